@@ -115,6 +115,10 @@ fn monitored(bazaar: &mut Bazaar, server: Server) -> SocketAddr {
     let at = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     bazaar.server(server).kill();
     bazaar.start_server_with(server, vec![format!("--metrics={at}")]);
+    // A gateway that has not missed it yet is ready all the same.
+    wait_until("its listener for monitoring", || {
+        try_request(at, "GET", "/healthz", &[], b"", PATIENCE).is_ok()
+    });
     at
 }
 

@@ -168,6 +168,7 @@ struct By {
 impl By {
     /// The gateway, for people. Many listen on one address, such as `0.0.0.0:8080`, each on its machine.
     fn listening_on(&self, address: &str) -> String {
+        let address = &address[..address.floor_char_boundary(ADDRESS_BYTES_MAX)];
         let address = address.escape_debug();
         match &self.named {
             Some(named) => format!("{address} ({named})"),
@@ -175,6 +176,9 @@ impl By {
         }
     }
 }
+
+/// What is kept of what a gateway calls itself.
+const ADDRESS_BYTES_MAX: usize = 256;
 
 enum Proceed {
     On,

@@ -364,6 +364,8 @@ impl Committer {
             replies,
             proposed,
             begins_epoch,
+            lend,
+            raise,
             ..
         } = group;
         if let Err(error) = committed {
@@ -372,7 +374,7 @@ impl Committer {
             self.shared.abandon();
             return refuse(replies, &error);
         }
-        if !batch.is_empty() {
+        if !batch.is_empty() || lend.is_some() || raise.is_some() {
             self.note_success();
         }
         let stocks = batch.stocks.clone();

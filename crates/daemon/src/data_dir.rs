@@ -3,8 +3,10 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::directory;
 use crate::ownership::remedy;
@@ -60,6 +62,8 @@ impl Lock {
             .create(true)
             .truncate(false)
             .write(true)
+            // It is written to: what a link leads to is not the directory's.
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&lock)
             .map_err(|source| Error::Unusable { path: lock, source })?;
         match file.try_lock() {
@@ -144,6 +148,19 @@ mod tests {
         fs::write(dir.path().join(LOCK_FILE), "nonsense").unwrap();
         let refused = Lock::take(dir.path()).unwrap_err().to_string();
         assert!(refused.contains("by another process; stop it"), "{refused}");
+    }
+
+    /// Root may start a service where another user can put files.
+    #[test]
+    fn a_lock_that_leads_elsewhere_is_refused_and_nothing_is_written_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, "another's").unwrap();
+        let data = dir.path().join("data");
+        fs::create_dir(&data).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, data.join(LOCK_FILE)).unwrap();
+        assert!(matches!(Lock::take(&data), Err(Error::Unusable { .. })));
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "another's");
     }
 
     #[test]

@@ -1,14 +1,24 @@
 //! Whose files are. What root makes in the directory of a service's user, as a backup that is restored there, is to be that
 //! user's: the service could not read it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, openat};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::directory;
+
+/// To read a directory.
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
 
 /// Whose is to be what is made at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,20 +69,41 @@ impl Ownership {
     }
 
     fn give_tree(&self, path: &Path) -> io::Result<()> {
-        let found = match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            found => found?,
+        // The directory itself may be behind a link that root has made. What is in it is the user's to change meanwhile: so what
+        // is looked at is held, and goes by no path.
+        let Some(name) = path.file_name() else {
+            return Ok(());
         };
-        if found.is_dir() {
-            for entry in fs::read_dir(path)? {
-                self.give_tree(&entry?.path())?;
+        let above = match openat(CWD, directory::of(path), DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(()),
+            above => above?,
+        };
+        self.give_entry(&above, name)
+    }
+
+    fn give_entry(&self, dir: &OwnedFd, name: &OsStr) -> io::Result<()> {
+        let held = match openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(()),
+            held => held?,
+        };
+        let found = fstat(&held)?;
+        let kind = FileType::from_raw_mode(found.st_mode);
+        if kind.is_dir() {
+            let inside = openat(&held, ".", DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+            for entry in Dir::read_from(&inside)? {
+                let entry = entry?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if name != "." && name != ".." {
+                    self.give_entry(&inside, name)?;
+                }
             }
         }
-        let is_own = found.uid() == 0 && (found.is_dir() || found.is_file() && found.nlink() == 1);
-        match is_own {
-            true => lchown(path, Some(self.user), Some(self.group)),
-            false => Ok(()),
+        let is_own = found.st_uid == 0 && (kind.is_dir() || kind.is_file() && found.st_nlink == 1);
+        if is_own {
+            let (user, group) = (Uid::from_raw(self.user), Gid::from_raw(self.group));
+            chownat(&held, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?;
         }
+        Ok(())
     }
 
     /// What there is to do about what root has made, and has given to nobody, in words.
@@ -113,6 +144,7 @@ pub fn remedy(path: &Path, error: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::os::unix::fs::lchown;
 
     use super::*;
 

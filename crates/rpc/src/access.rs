@@ -44,7 +44,7 @@ impl Access {
 }
 
 /// Whether a path is of what every service has.
-pub(crate) fn is_of_every_service(path: &str) -> bool {
+pub fn is_of_every_service(path: &str) -> bool {
     let mut services = OF_EVERY_SERVICE.iter();
     services.any(|service| path.starts_with(service))
 }

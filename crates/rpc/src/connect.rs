@@ -128,14 +128,26 @@ impl Connector {
 
 /// That the last connection did not come about for what a certificate says, or does not.
 #[derive(Debug, Default)]
-struct Disbelief(Mutex<Option<(BootTime, String)>>);
+struct Disbelief(Mutex<Option<Disbelieved>>);
+
+#[derive(Debug)]
+struct Disbelieved {
+    /// Whoever else is connected to has nothing to do with it.
+    peer: Uri,
+    at: BootTime,
+    why: String,
+}
 
 impl Disbelief {
     /// A connection has failed, and the log says so where it is for that. Returns why, in words.
     fn note(&self, peer: &Uri, error: io::Error) -> io::Error {
         let error = tls::readable(error);
         if error.kind() == io::ErrorKind::InvalidData {
-            *self.last() = Some((BootTime::now(), error.to_string()));
+            *self.last() = Some(Disbelieved {
+                peer: peer.clone(),
+                at: BootTime::now(),
+                why: error.to_string(),
+            });
             report(peer, &error, "see to the certificates of both");
         }
         error
@@ -145,17 +157,17 @@ impl Disbelief {
     ///
     /// # Errors
     /// As the last time, where that is less than a second ago.
-    fn check(&self) -> io::Result<()> {
+    fn check(&self, peer: &Uri) -> io::Result<()> {
         let now = BootTime::now();
         match &*self.last() {
-            Some((at, why)) if now.since(*at) < UNBELIEVED_PAUSE => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, why.clone()))
+            Some(last) if last.peer == *peer && now.since(last.at) < UNBELIEVED_PAUSE => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, last.why.clone()))
             }
             _ => Ok(()),
         }
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<(BootTime, String)>> {
+    fn last(&self) -> MutexGuard<'_, Option<Disbelieved>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -261,7 +273,7 @@ impl Service<Uri> for Connector {
         let Security(security) = self.security.clone();
         let disbelief = Arc::clone(&self.disbelief);
         Box::pin(async move {
-            disbelief.check()?;
+            disbelief.check(&peer)?;
             let connected = connecting.await.inspect_err(|error| {
                 if let Some(remedy) = lacking(error) {
                     report(&peer, error, remedy);

@@ -188,7 +188,11 @@ impl Archiver {
         let before = parts.iter().find(|other| other.end.rows == part.first);
         let before = before.map(|before| before.end).unwrap_or_default();
         let mut archive_meanwhile = || {
-            let is_behind = self.archive_backlog(pace)?;
+            let is_behind = match self.archive_backlog(pace) {
+                // What a disk refuses now is tried again when there is nothing else to do.
+                Err(StorageError::Directory { .. }) => true,
+                other => other?,
+            };
             pace(is_behind)
         };
         self.make(
@@ -208,6 +212,8 @@ impl Archiver {
         &self,
         pace: &mut dyn FnMut(bool) -> Result<(), StorageError>,
     ) -> Result<bool, StorageError> {
+        // Looked at first: of an offer that is taken meanwhile nothing is known here yet.
+        let is_taken = self.offers.look().is_none();
         let parts = parts_in(&self.database)?;
         let Some(last) = rows::last(&self.database)? else {
             return Ok(false);
@@ -217,7 +223,7 @@ impl Archiver {
             next,
             is_behind,
         } = self.backlog(&parts, last.number.0 + 1);
-        let Some(count) = next.filter(|_| is_behind && self.offers.look().is_none()) else {
+        let Some(count) = next.filter(|_| is_behind && is_taken) else {
             return Ok(is_behind);
         };
         let part = self.next_part(archived, count)?;
@@ -239,6 +245,14 @@ impl Archiver {
             self.check_room(0)?;
             pace()
         };
+        // What counts is never made again, nor removed where that fails.
+        let counting = parts_in(&self.database)?;
+        if counting.iter().any(|other| *other == part) {
+            return Err(StorageError::Directory {
+                path: part.path(&self.location),
+                source: ErrorKind::AlreadyExists.into(),
+            });
+        }
         let made = self
             .check_room(part.rows() * ROW_BYTES)
             .and_then(|()| make(&mut pace));

@@ -127,6 +127,7 @@ pub async fn keep_session(
                 keeper.lost(RetryClass::Later, BootTime::now(), fastrand::f64());
                 lease = keeper.lease();
                 cache.set_lease(lease); // before it is told so
+                reporting.want(false);
                 if let Link::Open(stream) = replace(&mut link, Link::None) {
                     tasks::spawn_for_caller(stream.release());
                 }
@@ -143,6 +144,7 @@ pub async fn keep_session(
                 _ => tracing::debug!(%status, "no session with the catalog yet"),
             }
             keeper.lost(RetryClass::of(&status), BootTime::now(), fastrand::f64());
+            reporting.want(false); // nobody is there to send it to
             link = Link::None;
         }
     }

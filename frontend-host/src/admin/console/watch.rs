@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::ReplicaId;
+use domain::time::BootTime;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -170,7 +171,8 @@ async fn look(admin: &Arc<Admin>, services: &[Asked]) -> (Value, Value) {
     let gateways = gateways.unwrap_or_default();
     let gateways = std::iter::once(own).chain(gateways).map(|gateway| {
         let (gateway, key, policy) = gateway.shown();
-        policies.insert(key, policy);
+        // Its own comes first, and nobody takes its place.
+        policies.entry(key).or_insert(policy);
         gateway
     });
     let gateways: Vec<_> = gateways.collect();
@@ -270,22 +272,31 @@ async fn other_gateways(admin: &Admin) -> Option<Vec<Gateway>> {
             .unwrap_or_default(),
         age_ms: gateway.age_ms,
     });
-    Some(one_of_each(others.collect(), &admin.console))
+    let session = admin.gateway.cache.lease().current(BootTime::now());
+    let session = session.map(domain::SessionId::get);
+    Some(one_of_each(others.collect(), &admin.console, session))
 }
 
 /// A gateway whose session was lost may have another one, before that is over: whoever said last how it is stands for it. One that
 /// has said nothing yet is nobody that is known.
-fn one_of_each(mut gateways: Vec<Gateway>, own: &Console) -> Vec<Gateway> {
+///
+/// The catalog adds to what a gateway calls itself who that is: so this one is known by its session, and where an earlier one is
+/// not over yet, by what it says.
+fn one_of_each(mut gateways: Vec<Gateway>, own: &Console, session: Option<u64>) -> Vec<Gateway> {
+    let bare = |gateway: &Gateway| gateway.name.split(" (").next() == Some(&*own.name);
+    let is_own = |gateway: &Gateway| {
+        Some(gateway.session) == session
+            || bare(gateway) && gateway.host().is_none_or(|host| host == own.host)
+    };
+    gateways.retain(|gateway| !is_own(gateway));
     gateways.sort_by_key(|gateway| (gateway.host().is_none(), gateway.age_ms));
-    let own_host = Some(own.host.clone());
-    let mut names = BTreeSet::from([own.name.clone()]);
-    let mut known = BTreeSet::from([(own.name.clone(), own_host)]);
+    let (mut names, mut known) = (BTreeSet::new(), BTreeSet::new());
     gateways.retain(|gateway| {
         let host = gateway.host().map(str::to_owned);
         let is_new_name = names.insert(gateway.name.clone());
         match host {
             None => is_new_name,
-            host => known.insert((gateway.name.clone(), host)),
+            Some(host) => known.insert((gateway.name.clone(), host)),
         }
     });
     gateways.sort_by(|one, other| (&one.name, one.host()).cmp(&(&other.name, other.host())));
@@ -321,10 +332,15 @@ mod tests {
                 gateway(4, "0.0.0.0:8080", Some("c"), 30),
                 gateway(5, "0.0.0.0:8080", None, 0),
                 gateway(6, "10.0.0.7:80", None, 0),
+                // With who it is.
+                gateway(7, "0.0.0.0:8080 (10.0.0.1)", Some("another name of a"), 5),
+                gateway(8, "0.0.0.0:8080 (10.0.0.1)", Some("a"), 5),
+                gateway(9, "0.0.0.0:8080 (10.0.0.2)", Some("d"), 5),
             ],
             &own,
+            Some(7),
         );
         let found: Vec<_> = found.iter().map(|gateway| gateway.session).collect();
-        assert_eq!(found, [3, 4, 6]);
+        assert_eq!(found, [3, 4, 9, 6]);
     }
 }

@@ -27,7 +27,14 @@ export function alarms({ now, minute, all, policies = {}, gone = [] }) {
   for (const [who, figures] of who_counts(now)) processes(who, figures, now, critical, warning);
   if (minute && minute.seconds > 5) traffic(minute, critical, warning);
   if (all) events(all, critical, warning);
-  for (const gateway of now.gateways) policy(gateway, policies[gateway.key]?.policy, now, critical, warning);
+  for (const gateway of now.gateways) {
+    try {
+      policy(gateway, policies[gateway.key]?.policy, now, critical, warning);
+    } catch (error) {
+      console.error(error);
+      warning("BazaarPolicyFails", `What gateway ${gateway.key} says of its policy is not in its form`, "See it at that gateway's own console.");
+    }
+  }
   return found.sort((one, other) => (one.severity === other.severity ? 0 : one.severity === "critical" ? -1 : 1));
 }
 

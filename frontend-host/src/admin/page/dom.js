@@ -36,6 +36,7 @@ function patchChildren(from, to) {
   let at = from.firstChild;
   for (const wanted of [...to.childNodes]) {
     const known = key(wanted) === null ? undefined : keyed.get(key(wanted));
+    keyed.delete(key(wanted)); // it has its place: another of that key is another one
     if (known && known !== at && isAlike(known, wanted)) {
       from.insertBefore(known, at);
       at = known;

@@ -11,7 +11,9 @@ export const DECISIONS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 
 
 // What other gateways say is theirs: of their figures, those that are in the form of figures.
 export function wellFormed(figures) {
-  const isSample = (sample) => Array.isArray(sample) && Array.isArray(sample[0]) && typeof sample[1] === "number" && (sample[2] === undefined || Array.isArray(sample[2]));
+  const areNumbers = (list) => Array.isArray(list) && list.every(Number.isFinite);
+  const areTexts = (list) => Array.isArray(list) && list.every((one) => typeof one === "string");
+  const isSample = (sample) => Array.isArray(sample) && areTexts(sample[0]) && Number.isFinite(sample[1]) && (sample[2] === undefined || areNumbers(sample[2]));
   const families = Object.entries(figures ?? {}).filter(([, samples]) => Array.isArray(samples) && samples.every(isSample));
   return Object.fromEntries(families);
 }
@@ -36,11 +38,12 @@ export class History {
 
   // Takes in a moment.
   add(now) {
-    this.isNew = true;
     const at = now.at_ms / 1000;
     const last = this.moments.at(-1);
-    if (last && (at <= last.at || at - last.at > 30)) this.moments = []; // another clock, or it was away
-    this.moments.push({ at, now, sources: new Map(sources(now)) });
+    if (at === last?.at) return; // said again, as at the beginning of each stream
+    this.isNew = true;
+    if (last && (at < last.at || at - last.at > 30)) this.moments = []; // another clock, or it was away
+    this.moments.push({ at, sources: new Map(sources(now)) });
     while (this.moments.length > KEPT) this.moments.shift();
   }
 
@@ -82,13 +85,14 @@ export class Span {
   *added(name, isOf = () => true) {
     for (const [who, figures] of this.newest.sources) {
       if (!isOf(who) || !figures[name]) continue;
-      const before = this.older?.sources.get(who);
-      if (this.older && !before) continue;
-      const known = new Map((before?.[name] ?? []).map((sample) => [sample[0].join("\0"), sample]));
+      const were = this.older?.sources.get(who);
+      if (this.older && !were) continue;
+      const known = new Map((were?.[name] ?? []).map((sample) => [sample[0].join("\0"), sample]));
       for (const [labels, value, buckets] of figures[name]) {
         const old = known.get(labels.join("\0"));
-        const isNew = !old || value < old[1];
-        yield [who, labels, isNew ? value : value - old[1], buckets?.map((one, place) => (isNew ? one : one - old[2][place]))];
+        const before = (place) => old[2]?.[place] ?? 0;
+        const isNew = !old || value < old[1] || buckets?.some((one, place) => one < before(place));
+        yield [who, labels, isNew ? value : value - old[1], buckets?.map((one, place) => (isNew ? one : one - before(place)))];
       }
     }
   }
@@ -104,7 +108,7 @@ export class Span {
     const all = new Map();
     for (const [who, labels, sum, buckets] of this.added(name, isOf)) {
       const key = group(labels, who);
-      if (key === undefined) continue;
+      if (key === undefined || !buckets || (all.get(key) ?? { buckets }).buckets.length !== buckets.length) continue; // of another release
       const known = all.get(key) ?? { sum: 0, count: 0, buckets: Array(buckets.length).fill(0) };
       known.sum += sum;
       buckets.forEach((one, place) => {

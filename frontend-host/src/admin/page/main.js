@@ -24,7 +24,7 @@ let arrived = 0;
 
 function lookAt() {
   const at = now.at_ms / 1000;
-  for (const gateway of now.gateways) if (gateway.report) seen.set(gateway.key, { gateway, at });
+  for (const gateway of now.gateways) if (gateway.report) seen.set(gateway.key, { gateway: { key: gateway.key, name: gateway.name, release: gateway.release }, at });
   if (now.gateways_known) for (const [key, { at: last }] of seen) if (at - last > GONE_FOR) seen.delete(key);
   const there = new Set(now.gateways.map(({ key }) => key));
   const gone = now.gateways_known ? [...seen.values()].filter(({ gateway }) => !there.has(gateway.key)).map(({ gateway, at: last }) => ({ key: gateway.key, name: gateway.name, release: gateway.release, seconds: at - last })) : [];
@@ -61,9 +61,20 @@ function showAll() {
       part(view);
     } catch (error) {
       console.error(error); // what one gateway says of itself does not hide what the others do
+      instead(part);
     }
   }
   history.isNew = false;
+}
+
+// What is shown where a part cannot be: not what it was before.
+function instead(part) {
+  if (part === showAlarms) {
+    document.body.dataset.state = "bad";
+    $("alarms-title").textContent = "The alarms cannot be shown";
+    show($("alarm-list"));
+  }
+  if (part === showPolicy) show($("policy-body"), h("p", { class: "notice" }, "What this gateway says of its policy cannot be shown."));
 }
 
 // ---- the link ----
@@ -146,6 +157,7 @@ $("forget").addEventListener("click", () => {
 let acting;
 
 function open(what, data) {
+  if (!view?.mayAct) return;
   acting = action(what, data, policies[view.chosen.key]?.policy ?? {});
   if (!acting) return;
   $("act-title").textContent = acting.title;
