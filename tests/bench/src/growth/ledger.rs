@@ -220,7 +220,6 @@ fn make_catalog(dir: &Path) -> Result<(), Error> {
         archive_after: None,
         monitor: Default::default(),
         traces: Default::default(),
-        is_rebuilt: false,
     };
     fs::create_dir_all(&config.data_dir).map_err(Error::file(&config.data_dir))?;
     let remains = RebuildSource {
