@@ -135,7 +135,7 @@ impl Effect {
 
     /// A simulation in which it comes soon.
     pub fn plan(self, seed: u64) -> Plan {
-        let plan = Plan::new(seed).alone().with(self.kinds()).short();
+        let plan = Plan::alone(seed).with(self.kinds()).short();
         match self {
             it if OF_SEVERAL.contains(&it) || it == Self::LossUnnoticed => plan.several(),
             Self::FarBehindCaughtUp | Self::ElectedWhileFarBehind => plan.prefilled(),

@@ -111,6 +111,15 @@ impl Swarm {
 
 impl Plan {
     pub fn new(seed: u64) -> Self {
+        let plan = Self::alone(seed);
+        match seed % SEVERAL_EVERY {
+            SEVERAL if !plan.prefilled => plan.several(),
+            _ => plan,
+        }
+    }
+
+    /// Of one catalog, whatever the seed.
+    pub fn alone(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
         let lease_ms = random.choice(LEASES_MS).expect("one of them");
         let plan = Self {
@@ -131,9 +140,8 @@ impl Plan {
             changes: random.choice([2, 5, 30]).expect("one of them"),
             catalogs: 1,
         };
-        match (seed % PREFILLED_EVERY, seed % SEVERAL_EVERY) {
-            (PREFILLED, _) => plan.prefilled(),
-            (_, SEVERAL) => plan.several(),
+        match seed % PREFILLED_EVERY {
+            PREFILLED => plan.prefilled(),
             _ => plan,
         }
     }
@@ -149,12 +157,6 @@ impl Plan {
             calm: self.calm.min(calm_max),
             ..self
         }
-    }
-
-    /// The same with one catalog.
-    pub fn alone(self) -> Self {
-        let catalogs = 1;
-        Self { catalogs, ..self }
     }
 
     /// The same with two or three catalogs over one database.

@@ -114,7 +114,7 @@ fn a_catalog_with_an_older_database_gets_back_what_it_lost() {
     ];
     let mut total = Report::default();
     for seed in 0..seeds {
-        let report = run(Plan::new(seed).alone().with(&kinds));
+        let report = run(Plan::alone(seed).with(&kinds));
         total.add(&report.unwrap_or_else(|what| panic!("seed {seed}: {what}")));
     }
     let came = |effect| total.effects.get(&effect).copied().unwrap_or_default();
@@ -229,7 +229,7 @@ fn first_broken(without: Without, seeds: u64, several: bool) -> Option<(u64, Str
     let plan = |seed| {
         let plan = match several {
             true => Plan::new(seed).several(),
-            false => Plan::new(seed).alone(),
+            false => Plan::alone(seed),
         };
         let plan = match showing(without) {
             [] => plan,

@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 
 /// What tests need is here, and root runs the script. `apt-get` installs Node alone.
-const COMMANDS: [(&str, &str); 21] = [
+const COMMANDS: [(&str, &str); 24] = [
     ("id", "echo 0"),
     ("node", ""),
     ("npm", ""),
@@ -24,6 +24,9 @@ const COMMANDS: [(&str, &str); 21] = [
     ("setpriv", ""),
     ("systemd-analyze", ""),
     ("docker-compose", ""),
+    ("chromium", ""),
+    ("fc-list", "echo a font"),
+    ("promtool", ""),
     (
         "apt-get",
         r#"if [ "$1" = install ]; then cp "$HERE/bin/mount" "$HERE/bin/node"; fi"#,
