@@ -247,7 +247,7 @@ impl Archiver {
         };
         // What counts is never made again, nor removed where that fails.
         let counting = parts_in(&self.database)?;
-        if counting.iter().any(|other| *other == part) {
+        if counting.contains(&part) {
             return Err(StorageError::Directory {
                 path: part.path(&self.location),
                 source: ErrorKind::AlreadyExists.into(),
