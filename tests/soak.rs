@@ -41,8 +41,9 @@ const LOG_MIB_MAX: f64 = 64.0;
 /// What was seen at one moment.
 struct Sample {
     rows: f64,
-    /// By process, in MiB.
+    /// By process, in MiB: all that is resident, and what of it is no file's (heap and stacks).
     resident: Vec<f64>,
+    anonymous: Vec<f64>,
     /// Of all four databases, in MiB.
     database: f64,
     archive: f64,
@@ -124,7 +125,9 @@ fn servers() -> [Server; 5] {
 
 fn look(bazaar: &mut Bazaar, clients: &Clients, rate: f64) -> Sample {
     const MIB: f64 = (1 << 20) as f64;
-    let resident = servers().map(|server| bazaar.server(server).resident_kib() as f64 / 1024.0);
+    let held = servers().map(|server| bazaar.server(server).resident());
+    let resident = held.map(|held| held.all_kib as f64 / 1024.0);
+    let anonymous = held.map(|held| held.anonymous_kib as f64 / 1024.0);
     let dirs = [bazaar.catalog_dir()]
         .into_iter()
         .chain(REPLICAS.map(|id| bazaar.data_dir(id)));
@@ -146,6 +149,7 @@ fn look(bazaar: &mut Bazaar, clients: &Clients, rate: f64) -> Sample {
     Sample {
         rows: clients.placed() as f64,
         resident: resident.into(),
+        anonymous: anonymous.into(),
         database: bytes(".db").iter().sum(),
         archive: archives.sum(),
         log: bytes("-wal").into_iter().fold(0.0, f64::max),
@@ -168,16 +172,15 @@ fn bytes_of(dir: &Path, suffix: &str) -> u64 {
 
 impl Sample {
     fn line(&self, at: Duration) -> String {
-        let resident: Vec<_> = self
-            .resident
-            .iter()
-            .map(|mib| format!("{mib:.0}"))
+        let resident = self.resident.iter().zip(&self.anonymous);
+        let resident: Vec<_> = resident
+            .map(|(all, anonymous)| format!("{all:.1}/{anonymous:.1}"))
             .collect();
         let latencies = Kind::ALL.iter().zip(&self.latencies);
         let latencies =
             latencies.map(|(kind, [p50, p99])| format!("{} {p50:.1}/{p99:.1}", kind.name()));
         format!(
-            "{:6.1} s: {:9.0} orders, {:6.0}/s, resident {} MiB, held {:.1} MiB, databases {:.0} MiB, longest log {:.0} MiB, archives {:.0} MiB, ms p50/p99: {}",
+            "{:6.1} s: {:9.0} orders, {:6.0}/s, resident/anonymous {} MiB, held {:.1} MiB, databases {:.0} MiB, longest log {:.0} MiB, archives {:.0} MiB, ms p50/p99: {}",
             at.as_secs_f64(),
             self.rows,
             self.rate,

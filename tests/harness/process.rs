@@ -102,6 +102,14 @@ pub struct Outputs {
     pub log: Option<Broken>,
 }
 
+/// How much of a process's memory is in RAM.
+#[derive(Debug, Clone, Copy)]
+pub struct Resident {
+    pub all_kib: u64,
+    /// Of it, what is no file's: heap and stacks.
+    pub anonymous_kib: u64,
+}
+
 impl Process {
     /// Starts `bazaar` with arguments. Its log goes to a file in `dir`, behind that of a
     /// process of the same name before it.
@@ -231,11 +239,21 @@ impl Process {
 
     /// How much of its memory is in RAM, in KiB.
     pub fn resident_kib(&self) -> u64 {
+        self.resident().all_kib
+    }
+
+    pub fn resident(&self) -> Resident {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.expect("the process is there");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-        kib.unwrap_or_else(|| panic!("no VmRSS in {status}"))
+        let kib = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+            kib.unwrap_or_else(|| panic!("no {name} in {status}"))
+        };
+        Resident {
+            all_kib: kib("VmRSS:"),
+            anonymous_kib: kib("RssAnon:"),
+        }
     }
 
     /// The processor time that its threads have had so far, in steps of 10 ms.

@@ -267,8 +267,7 @@ impl Catalog {
 
     /// When it has something to do by itself.
     pub fn wake(&self, line: &Timeline) -> Option<Time> {
-        let settled = (!self.unsettled.is_empty()).then(|| self.serves_first_at());
-        let settled = settled.filter(|_| self.is_healed());
+        let settled = self.is_healed().then(|| self.serves_first_at()).flatten();
         let early = (self.is_healed() && !self.early.is_empty()).then(BootTime::default);
         let now = line.clock(Node::Catalog);
         let heals = self.starting.as_ref().filter(|_| self.committing.is_none());
@@ -283,13 +282,9 @@ impl Catalog {
     }
 
     /// When the next of those who wait is served.
-    fn serves_first_at(&self) -> BootTime {
-        let waits = |(_, request): &(Caller, Request)| self.waits_until(request);
-        self.unsettled
-            .iter()
-            .filter_map(waits)
-            .min()
-            .unwrap_or_default()
+    fn serves_first_at(&self) -> Option<BootTime> {
+        let at = |(_, request): &(Caller, Request)| self.waits_until(request).unwrap_or_default();
+        self.unsettled.iter().map(at).min()
     }
 
     /// Until when a request is not answered, where that is so of its kind. Nothing but what heals it is before it is
@@ -302,11 +297,14 @@ impl Catalog {
     }
 
     fn waits(&self, request: &Request, now: BootTime) -> bool {
-        let heals = matches!(
-            request,
-            Request::GetLeadership | Request::ReportLedger { .. } | Request::PutBack { .. }
-        );
-        !self.is_healed() && !heals || self.waits_until(request).is_some_and(|until| now < until)
+        let waits = match request {
+            Request::GetLeadership => false,
+            // As with the shipped writer, which takes nothing in while it commits: a report that comes while the first
+            // epoch is being made durable comes too late.
+            Request::ReportLedger { .. } | Request::PutBack { .. } => self.committing.is_some(),
+            _ => true,
+        };
+        !self.is_healed() && waits || self.waits_until(request).is_some_and(|until| now < until)
     }
 
     pub fn woken(&mut self, line: &mut Timeline) {
@@ -587,9 +585,24 @@ impl Catalog {
             oracle.check_state(state);
         }
         self.healed(line, &batch, durable);
+        self.take_in(line);
         self.open_sessions(line);
         self.begin(line);
         Ok(())
+    }
+
+    /// Takes in what replicas said during the commit, before anything else.
+    fn take_in(&mut self, line: &mut Timeline) {
+        let heals = |(_, request): &mut (Caller, Request)| {
+            matches!(
+                request,
+                Request::ReportLedger { .. } | Request::PutBack { .. }
+            )
+        };
+        let said: Vec<_> = self.unsettled.extract_if(.., heals).collect();
+        for (caller, request) in said {
+            self.request(line, caller, request);
+        }
     }
 
     /// Sessions whose beginning is noted by now.

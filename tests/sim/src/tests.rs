@@ -30,6 +30,16 @@ const MISSED_WITHIN: u64 = 200;
 /// Within so many seeds faults alone bring about what they are to.
 const COMES_WITHIN: u64 = 96;
 
+/// What comes with copies that take the place of the catalog's disk.
+const OLDER: [Kind; 6] = [
+    Kind::Rollback,
+    Kind::Kill,
+    Kind::PowerLoss,
+    Kind::Weather,
+    Kind::Pause,
+    Kind::LostDisk,
+];
+
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
@@ -104,17 +114,9 @@ fn nothing_promised_is_broken() {
 #[test]
 fn a_catalog_with_an_older_database_gets_back_what_it_lost() {
     let seeds = setting("BAZAAR_SIM_SEEDS").unwrap_or(3 * SEEDS);
-    let kinds = [
-        Kind::Rollback,
-        Kind::Kill,
-        Kind::PowerLoss,
-        Kind::Weather,
-        Kind::Pause,
-        Kind::LostDisk,
-    ];
     let mut total = Report::default();
     for seed in 0..seeds {
-        let report = run(Plan::alone(seed).with(&kinds));
+        let report = run(Plan::alone(seed).with(&OLDER));
         total.add(&report.unwrap_or_else(|what| panic!("seed {seed}: {what}")));
     }
     let came = |effect| total.effects.get(&effect).copied().unwrap_or_default();
@@ -129,6 +131,20 @@ fn a_catalog_with_an_older_database_gets_back_what_it_lost() {
         came(Effect::RollbackUnnoticed)
     );
     assert!(came(Effect::RollbackHealed) > 0);
+}
+
+/// A replica that could not be reached reports while the first epoch is being made durable, which is too late: nothing that
+/// it says then counts as heard.
+#[test]
+fn a_report_while_the_first_epoch_begins_is_not_one_that_was_heard() {
+    let (alone, several) = (Plan::alone(26), Plan::alone(26).several());
+    let plan = Plan {
+        lease: several.lease,
+        trouble: several.trouble,
+        calm: several.calm,
+        ..alone
+    };
+    run(plan.with(&OLDER)).unwrap();
 }
 
 /// Everything comes of faults that is to come of them: in these simulations, or, where it is rare,

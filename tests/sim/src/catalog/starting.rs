@@ -140,9 +140,6 @@ impl Catalog {
         now: BootTime,
     ) -> Result<Batch, Failure> {
         let starting = self.starting.as_mut().ok_or(Failure::Fenced)?;
-        if self.committing.is_some() {
-            return Err(Failure::Unavailable);
-        }
         let Some(rows) = starting.healing.shown(of.1, rows, now) else {
             return Err(Failure::Unavailable); // it is asked again
         };
