@@ -86,10 +86,11 @@ impl Admin {
     /// The same, for an answer that takes so long on purpose.
     pub fn patient(args: cli::Admin, takes: Duration) -> Result<Self, AdminError> {
         let token = args.token.read()?;
+        let operator = Some(args.operator());
         let server = Server::new(args.origin, &args.tls.trust())?;
         let client = Client::new(server, PATIENCE + takes).with_token(token);
         let mut headers = HeaderMap::new();
-        for (name, text) in [("x-operator", args.operator), ("x-reason", args.reason)] {
+        for (name, text) in [("x-operator", operator), ("x-reason", args.reason)] {
             // What HTTP does not allow in a header is not sent, and then it is not said.
             if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
                 headers.insert(name, value);

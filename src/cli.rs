@@ -48,27 +48,31 @@ pub use services::{
 };
 pub use stock::{Change, Stock};
 pub use tracing::Tracing;
-use values::probability;
+use values::{probability, rate};
 
 /// What a gateway has a process of its own do.
 pub const COMPILE_POLICY: &str = "compile-policy";
 
-/// Variables that keep others out. Where one is set and empty, that is a mistake: without it anybody
-/// would be let in.
-const GUARDS: [&str; 13] = [
+/// Variables that keep others out, or say where the truth is, with its password. Where one is set and empty, that is a
+/// mistake: without it anybody would be let in, or another database would be begun.
+const GUARDS: [&str; 17] = [
     "BAZAAR_ADMIN_READ_TOKEN",
     "BAZAAR_ADMIN_READ_TOKEN_FILE",
     "BAZAAR_ADMIN_TOKEN",
     "BAZAAR_ADMIN_TOKEN_FILE",
     "BAZAAR_CA",
+    "BAZAAR_CLIENT_CERT",
+    "BAZAAR_CLIENT_KEY",
     "BAZAAR_CLUSTER_CA",
     "BAZAAR_CLUSTER_CERT",
     "BAZAAR_CLUSTER_KEY",
+    "BAZAAR_KEY",
+    "BAZAAR_OTLP_CA",
+    "BAZAAR_POLICY_TRUST",
+    "BAZAAR_STORE",
     "BAZAAR_TLS_CERT",
     "BAZAAR_TLS_CLIENT_CA",
     "BAZAAR_TLS_KEY",
-    "BAZAAR_KEY",
-    "BAZAAR_POLICY_TRUST",
 ];
 
 /// Most concurrent clients of `load`.
@@ -191,6 +195,9 @@ pub struct Load {
     /// How probably a client orders the stock that it has looked up, 0 to 1
     #[arg(long, env = "BAZAAR_TRADE_PROBABILITY", value_name = "P", default_value_t = 0.2, value_parser = probability)]
     pub trade_probability: f64,
+    /// How many of all clients' iterations begin in a second, at most; as many as go where it is not given
+    #[arg(long, env = "BAZAAR_RATE", value_name = "N", value_parser = rate)]
+    pub rate: Option<f64>,
     /// Makes the choices of stocks and orders those of another run; random where it is not given
     #[arg(long, env = "BAZAAR_SEED", value_name = "N")]
     pub seed: Option<u64>,
@@ -227,7 +234,7 @@ pub enum Ledger {
         dir: PathBuf,
         /// Print who changed which stock, and why, instead; when is in the log of the gateway that was asked: `a stock was
         /// changed`, with the same row
-        #[arg(long)]
+        #[arg(long, env = "BAZAAR_CHANGES", value_parser = BoolishValueParser::new())]
         changes: bool,
     },
     /// Compare ledgers; exit with 1 where they differ
@@ -257,6 +264,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
@@ -266,6 +275,48 @@ mod tests {
     #[test]
     fn the_flags_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Of all commands, with the command's name; those that nobody is shown left out.
+    fn flags(command: &clap::Command) -> Vec<(String, clap::Arg)> {
+        let own = command.get_arguments().filter(|arg| {
+            let is_own = !["help", "version"].contains(&arg.get_id().as_str());
+            is_own && arg.get_long().is_some() && !arg.is_hide_set()
+        });
+        let name = command.get_name().to_owned();
+        let own = own.map(move |arg| (name.clone(), arg.clone()));
+        own.chain(command.get_subcommands().flat_map(flags))
+            .collect()
+    }
+
+    #[test]
+    fn every_flag_has_a_variable_which_is_for_nothing_else() {
+        let mut of_variable = BTreeMap::<String, (String, bool)>::new();
+        for (command, flag) in flags(&Cli::command()) {
+            let long = flag.get_long().unwrap();
+            let variable = flag.get_env();
+            let variable = variable.unwrap_or_else(|| panic!("`{command} --{long}` has none"));
+            let variable = variable.to_str().unwrap();
+            assert!(variable.starts_with("BAZAAR_"), "{variable}");
+            // Of a policy's commands `--config` is what a service's `--policy-config` is.
+            let meant = long.strip_prefix("policy-").unwrap_or(long);
+            let is = (meant.to_owned(), flag.get_action().takes_values());
+            let was = of_variable.entry(variable.to_owned()).or_insert(is.clone());
+            assert_eq!(*was, is, "{variable} is for two flags, one of `{command}`");
+        }
+        for guard in GUARDS {
+            assert!(of_variable.contains_key(guard), "{guard} is of no flag");
+        }
+    }
+
+    /// Man pages are made where a package is, by whoever makes it.
+    #[test]
+    fn the_name_of_whoever_makes_the_manual_is_not_in_it() {
+        let flags = flags(&Cli::command());
+        let mut operators = flags.iter().filter(|(_, flag)| flag.get_id() == "operator");
+        let nothing: [&OsStr; 0] = [];
+        assert!(operators.clone().count() > 5);
+        assert!(operators.all(|(_, flag)| flag.get_default_values() == nothing));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::ledger::LedgerError;
 use crate::load::LoadError;
 use crate::policy::PolicyError;
 use crate::stock::StockError;
-use crate::up::UpError;
+use crate::up::{JournalError, UpError};
 
 /// The exit code of a command that failed.
 const FAILED: u8 = 1;
@@ -56,31 +56,65 @@ pub enum Failure {
 impl Failure {
     /// What the process exits with.
     pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::Shared(Error::Usage(_))
-            | Self::Cert(CertError::Host(_))
-            | Self::Shared(Error::Token(AdminTokenError::Invalid(_)))
-            | Self::Shared(Error::Admin(AdminError::Token(AdminTokenError::Invalid(_))))
-            | Self::Policy(PolicyError::Admin(AdminError::Token(AdminTokenError::Invalid(_))))
-            | Self::Stock(StockError::Admin(AdminError::Token(AdminTokenError::Invalid(_))))
-            | Self::Up(UpError::Shared(Error::Token(AdminTokenError::Invalid(_))))
-            | Self::Catalog(
-                catalog::Error::Config(_)
-                | catalog::Error::Postgres(
-                    catalog::PostgresError::Url(_)
-                    | catalog::PostgresError::RootCertificates { .. },
-                ),
-            )
-            | Self::Order(order::Error::Config(_))
-            | Self::Gateway(
-                frontend_host::Error::Url { .. }
-                | frontend_host::Error::NoReplica
-                | frontend_host::Error::SameReplica(_)
-                | frontend_host::Error::Token(TokenFileError::Invalid { .. } | TokenFileError::Same)
-                | frontend_host::Error::OnlyReaders
-                | frontend_host::Error::OpenAdmin(_),
-            ) => WRONG_USAGE,
-            _ => FAILED,
+        ExitCode::from(match self.is_wrong_usage() {
+            true => WRONG_USAGE,
+            false => FAILED,
         })
     }
+
+    fn is_wrong_usage(&self) -> bool {
+        match self {
+            Self::Shared(error) => shared(error),
+            Self::Cert(CertError::Host(_)) => true,
+            Self::Policy(PolicyError::Admin(error))
+            | Self::Stock(StockError::Admin(error))
+            | Self::Load(LoadError::Admin(error)) => admin(error),
+            Self::Up(UpError::Shared(error)) => shared(error),
+            // What it was given came from here.
+            Self::Up(UpError::DiedEarly { status, .. }) => {
+                status.code() == Some(WRONG_USAGE.into())
+            }
+            Self::Up(UpError::Gateway(error)) | Self::Gateway(error) => gateway(error),
+            Self::Up(UpError::Journal(JournalError::NotBegun(error)))
+            | Self::Backup(BackupError::Catalog(error))
+            | Self::Catalog(error) => catalog(error),
+            Self::Backup(BackupError::Shared(error)) => shared(error),
+            Self::Order(error) => matches!(error, order::Error::Config(_)),
+            _ => false,
+        }
+    }
+}
+
+fn shared(error: &Error) -> bool {
+    match error {
+        Error::Usage(_) | Error::Token(AdminTokenError::Invalid(_)) => true,
+        Error::Admin(error) => admin(error),
+        _ => false,
+    }
+}
+
+fn admin(error: &AdminError) -> bool {
+    matches!(error, AdminError::Token(AdminTokenError::Invalid(_)))
+}
+
+fn catalog(error: &catalog::Error) -> bool {
+    use catalog::PostgresError::{RootCertificates, Url};
+    matches!(
+        error,
+        catalog::Error::Config(_) | catalog::Error::Postgres(Url(_) | RootCertificates { .. })
+    )
+}
+
+fn gateway(error: &frontend_host::Error) -> bool {
+    use frontend_host::Error;
+    matches!(
+        error,
+        Error::Url { .. }
+            | Error::NoReplica
+            | Error::SameReplica(_)
+            | Error::SameCatalog(_)
+            | Error::Token(TokenFileError::Invalid { .. } | TokenFileError::Same)
+            | Error::OnlyReaders
+            | Error::OpenAdmin(_)
+    )
 }

@@ -93,6 +93,8 @@ struct Run {
     clients: u64,
     iterations: u64,
     trade_probability: f64,
+    /// How many of all iterations begin in a second, at most.
+    rate: Option<f64>,
     seed: u64,
     /// In front of every idempotency key, so that two runs of one seed are two.
     key_prefix: String,
@@ -108,10 +110,19 @@ impl Run {
             clients: args.clients,
             iterations: args.iterations,
             trade_probability: args.trade_probability,
+            rate: args.rate,
             seed: args.seed.unwrap_or_else(|| random.hash_one("seed")),
             key_prefix: format!("load-{:016x}", random.hash_one("key prefix")),
             stocks,
         }
+    }
+
+    /// When a client's iteration begins at the earliest, after the run began: clients take turns.
+    fn due(&self, client: u64, iteration: u64) -> Duration {
+        let before = iteration * self.clients + client;
+        self.rate.map_or(Duration::ZERO, |rate| {
+            Duration::from_secs_f64(before as f64 / rate)
+        })
     }
 
     /// Its clients. All that they choose, the seed repeats.

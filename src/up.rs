@@ -32,7 +32,7 @@ use crate::output::{self, Table};
 use crate::stop::StopSignals;
 
 use self::child::{Child, Event};
-use self::journal::JournalError;
+pub use self::journal::JournalError;
 pub use self::plan::ORDER_PREFIX;
 use self::plan::{Plan, Service};
 
@@ -54,6 +54,9 @@ const EVENTS_MAX: usize = 64;
 pub enum UpError {
     #[error(transparent)]
     Shared(#[from] Error),
+    /// The gateway would not start.
+    #[error("gateway: {0}")]
+    Gateway(#[from] frontend_host::Error),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
@@ -83,6 +86,8 @@ pub async fn run(args: cli::Up) -> Result<(), UpError> {
     log::write_as("up", args.logging.log_format);
     let mut signals = StopSignals::catch_for_service(say)?;
     let plan = Plan::new(&args)?;
+    // What a service would refuse is said before anything is begun.
+    Plan::check_operators(&args)?;
     // Nothing else runs yet that it could hold up.
     journal::prepare(&args)?;
     tokio::select! {

@@ -344,6 +344,42 @@ fn a_taken_port_is_named_before_anything_starts() {
     assert!(!data_dir.exists());
 }
 
+/// What a service would refuse is refused before there is anything of a bazaar.
+#[test]
+fn wrong_usage_of_up_exits_with_2_and_begins_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    fs::write(&token, "a-token-that-is-long-enough-0123456789\n").unwrap();
+    let file = |flag: &str| format!("--admin{flag}-file={}", token.display());
+    for (number, (flags, said)) in [
+        (vec!["--admin=0.0.0.0:0".to_owned()], "--admin-token-file"),
+        (vec![file("-read-token")], "who may read"),
+        (vec![file("-read-token"), file("-token")], "make another one"),
+        (vec!["--lease-ms=5".to_owned()], "lease"),
+        (vec!["--store=mysql://u@localhost/b".to_owned()], "postgres"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let data_dir = dir.path().join(number.to_string());
+        let mut line = vec![
+            "up".to_owned(),
+            "--port-base=0".to_owned(),
+            "--listen=127.0.0.1:0".to_owned(),
+            format!("--data-dir={}", data_dir.display()),
+        ];
+        if !flags[0].starts_with("--admin=") {
+            line.push("--admin=127.0.0.1:0".to_owned());
+        }
+        line.extend(flags);
+        let refused = run(&line);
+        let message = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{line:?}: {message}");
+        assert!(message.contains(said), "{line:?}: {message}");
+        assert!(!data_dir.join("catalog/catalog.db").exists(), "{line:?}");
+    }
+}
+
 #[test]
 fn wrong_usage_exits_with_2() {
     for arguments in [
@@ -351,6 +387,15 @@ fn wrong_usage_exits_with_2() {
         &["up", "--replicas=0"],
         &["order", "--id=0"],
         &["ledger", "diff", "one"],
+        &["backup", "take", "file", "--store=nonsense"],
+        &[
+            "gateway",
+            "--listen=127.0.0.1:0",
+            "--admin=127.0.0.1:0",
+            "--order=1=http://127.0.0.1:1",
+            "--catalog=http://127.0.0.1:1",
+            "--catalog=http://127.0.0.1:1",
+        ],
     ] {
         assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
     }
@@ -440,6 +485,36 @@ fn load_reports_a_run_as_a_page_and_as_csv() {
 }
 
 #[test]
+fn load_goes_no_faster_than_it_is_told() {
+    let bazaar = Bazaar::start_default();
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("load.json");
+    let load = |rate: &str| {
+        run([
+            "load".to_owned(),
+            format!("--url=http://{}", bazaar.address()),
+            "--clients=2".to_owned(),
+            "--iterations=5".to_owned(),
+            format!("--rate={rate}"),
+            format!("--json={}", json.display()),
+        ])
+    };
+    let told = String::from_utf8(load("20").stdout).unwrap();
+    assert!(
+        told.contains("iterations a second of 20 asked for"),
+        "{told}"
+    );
+    let figures: Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    assert_eq!(figures["requests"]["lookup"]["count"], 10);
+    // The last of ten begins nine twentieths of a second after the first.
+    assert!(figures["trading_s"].as_f64() >= Some(0.45), "{figures}");
+    for rate in ["0", "-1", "NaN", "inf", "1e9", "fast"] {
+        let refused = load(rate);
+        assert_eq!(refused.status.code(), Some(2), "{rate}");
+    }
+}
+
+#[test]
 fn load_sweeps_with_the_cache_and_without_and_leaves_the_policy_as_it_was() {
     let bazaar = Bazaar::start_default();
     let dir = tempfile::tempdir().unwrap();
@@ -487,7 +562,7 @@ fn load_sweeps_with_the_cache_and_without_and_leaves_the_policy_as_it_was() {
     assert!((1..=200).contains(&found), "{found} hits");
     assert!(table.contains("trade probability"), "{table}");
     let page = fs::read_to_string(dir.path().join("sweep.html")).unwrap();
-    assert_eq!(page.matches("<svg").count(), 5, "{page}");
+    assert_eq!(page.matches("<svg").count(), 6, "{page}");
     let cached = fs::read_to_string(dir.path().join("cache.csv")).unwrap();
     let of_cache = self::rows(&cached);
     let stocks = |caching: &str| {
@@ -548,7 +623,9 @@ fn status_tells_who_leads_and_what_everyone_holds() {
         status = serde_json::from_str(&run_ok(["status", "--json", &admin])).unwrap();
         let replicas = status["replicas"].as_array().unwrap().iter();
         status["catalog"]["journal_rows"] == 1
-            && replicas.into_iter().all(|replica| replica["orders"] == 1)
+            && replicas
+                .into_iter()
+                .all(|replica| replica["orders"] == 1 && replica["last_number"] == 0)
     });
     let hashes = status["replicas"]
         .as_array()

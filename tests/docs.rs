@@ -41,13 +41,25 @@ fn block(document: &str, language: &str, line: &str) -> String {
 /// Types it beside a bazaar whose files are in `dir`. Returns what came out of it; none where this
 /// machine gives nobody a network of their own.
 fn typed(dir: &TempDir, lines: &str) -> Option<String> {
+    run_apart(dir, &format!("{PRELUDE}{lines}"))
+}
+
+/// Runs a script in a network, among processes and with mounts of its own.
+fn run_apart(dir: &TempDir, lines: &str) -> Option<String> {
     let _turn = Turn::take();
     let bin = format!("{}/bin", dir.path().display());
     fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_bazaar"), format!("{bin}/bazaar")).unwrap();
     let script = dir.path().join("typed.sh");
-    fs::write(&script, format!("{PRELUDE}{lines}")).unwrap();
-    let namespaces = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    fs::write(&script, lines).unwrap();
+    let namespaces = [
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ];
     let works = Command::new("unshare")
         .args(namespaces)
         .arg("true")
@@ -70,13 +82,114 @@ fn typed(dir: &TempDir, lines: &str) -> Option<String> {
         .output()
         .unwrap();
     let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
-    let log = fs::read_to_string(dir.path().join("up.log")).unwrap_or_default();
+    let logs = ["up", "host-1", "host-2", "host-3"].into_iter();
+    let logs = logs.map(|name| dir.path().join(format!("{name}.log")));
+    let log: String = logs
+        .filter_map(|log| fs::read_to_string(log).ok())
+        .collect();
     assert!(
         output.status.success(),
         "{}\n{out}\n{err}\n{log}",
         output.status
     );
     Some(out.into_owned())
+}
+
+/// Three hosts at a bridge, which find each other by name.
+const HOSTS: &str = r#"
+set -euo pipefail
+cd "$DIR"
+mount --make-rprivate /
+mkdir -p /run/netns
+mount -t tmpfs tmpfs /run/netns
+printf '%s\n' '127.0.0.1 localhost' '10.77.0.1 host-1' '10.77.0.2 host-2' '10.77.0.3 host-3' > hosts
+mount --bind hosts /etc/hosts
+ip link set lo up
+ip link add bazaar type bridge
+ip address add 10.77.0.254/24 dev bazaar
+ip link set bazaar up
+for n in 1 2 3; do
+    ip netns add host-$n
+    ip link add name h$n type veth peer name eth0 netns host-$n
+    ip link set h$n master bazaar up
+    ip -n host-$n link set lo up
+    ip -n host-$n address add 10.77.0.$n/24 dev eth0
+    ip -n host-$n link set eth0 up
+done
+start() { ip netns exec host-$1 bash host-$1.sh >> host-$1.log 2>&1 & }
+curl() { command curl --silent --show-error --fail-with-body --max-time 60 "$@" && echo; }
+until_so() {
+    for attempt in $(seq 600); do
+        if "$@" > /dev/null 2>&1; then return; fi
+        sleep 0.1
+    done
+    "$@"
+}
+set -x
+"#;
+
+/// Copies what belongs there to each host, starts it, and waits.
+const STARTS: &str = r#"
+for n in 1 2 3; do
+    mkdir -p host-$n/certs host-$n/data
+    cp certs/ca.crt certs/order-$n.* certs/gateway-edge-$n.* host-$n/certs
+done
+cp certs/catalog-a.* host-1/certs
+for n in 3 1 2; do start $n; done
+for n in 1 2 3; do until_so curl --cacert certs/ca.crt https://host-$n:8081/readyz; done
+"#;
+
+/// What it says is to be done before it is used.
+const TRIES: &str = r#"
+ip netns exec host-1 bazaar backup take backup --data-dir host-1/data/catalog
+bazaar backup verify backup
+bazaar backup restore backup --data-dir restored
+kill -9 $(ip netns pids host-3)
+until_so curl --cacert certs/ca.crt https://host-2:8080/orders -d '{"name":"nvidia","type":"buy","quantity":5}'
+sed -i 's/ --new / /' host-1.sh
+start 3
+until_so curl --cacert certs/ca.crt https://host-3:8081/readyz
+curl --cacert certs/ca.crt https://host-3:8080/orders/0
+curl --cacert certs/ca.crt https://host-3:8080/orders/1
+"#;
+
+#[test]
+fn three_machines_are_set_up_from_nothing_as_the_manual_says() {
+    const MANUAL: &str = "docs/OPERATING.md";
+    let dir = tempfile::tempdir().unwrap();
+    let certificates = block(MANUAL, "sh", "--for catalog/a --host host-1");
+    let services = block(MANUAL, "sh", "bazaar catalog --listen 0.0.0.0:56892");
+    let using = block(MANUAL, "sh", "export BAZAAR_CA=certs/ca.crt");
+    for n in 1..=3 {
+        let host = dir.path().join(format!("host-{n}"));
+        let own = services
+            .replace("N=1 ", &format!("N={n} "))
+            .replace("/etc/bazaar", &host.display().to_string())
+            .replace("/var/lib/bazaar", &host.join("data").display().to_string());
+        let commands = own.split("\n\n").map(str::trim);
+        let mut script = String::new();
+        for command in commands.filter(|command| n == 1 || !command.contains("bazaar catalog")) {
+            let is_service = command.contains("--data-dir");
+            script += command;
+            script += if is_service { " &\n" } else { "\n" };
+        }
+        fs::write(dir.path().join(format!("host-{n}.sh")), script + "wait\n").unwrap();
+    }
+    let lines = [HOSTS, &certificates, STARTS, &using, TRIES].concat();
+    let Some(out) = run_apart(&dir, &lines) else {
+        return;
+    };
+    for told in [
+        "\"name\":\"nvidia\"",
+        "\"transaction_number\":0",
+        "\"number\":0",
+        "\"number\":1",
+        "whole, ",
+    ] {
+        assert!(out.contains(told), "`{told}` is missing:\n{out}");
+    }
+    let leads = out.lines().filter(|line| line.contains("leader")).count();
+    assert!(leads > 0, "{out}");
 }
 
 #[test]

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use domain::{Entry, Row};
 use prost::Message;
+use prost::encoding::decode_varint;
+use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 use serde_json::{Value, json};
 use wire::catalog::v1 as catalog;
@@ -209,7 +211,8 @@ fn unhex(text: &str) -> Vec<u8> {
 fn messages_of_releases_before_are_understood_and_would_be_written_the_same() {
     for release in RELEASES {
         let streams = fs::read_to_string(kept(release).join("streams.txt")).unwrap();
-        let mut seen = BTreeSet::new();
+        let protos = Protos::of(release);
+        let (mut seen, mut fields) = (BTreeSet::new(), BTreeSet::new());
         for line in streams.lines() {
             let mut words = line.split(' ');
             let mut word = || words.next().unwrap();
@@ -220,6 +223,7 @@ fn messages_of_releases_before_are_understood_and_would_be_written_the_same() {
                 ">" => request(&message),
                 _ => answer(&message),
             };
+            protos.note_fields(protos.said(method, direction), &message, &mut fields);
             assert_eq!(written, Ok(message), "{release}: {line}");
             seen.insert((method, direction));
         }
@@ -235,6 +239,104 @@ fn messages_of_releases_before_are_understood_and_would_be_written_the_same() {
                 "{release}: {method}"
             );
         }
+        let known: BTreeSet<_> = METHODS.iter().map(|(method, ..)| *method).collect();
+        let methods: BTreeSet<_> = protos.methods.keys().map(String::as_str).collect();
+        assert_eq!(known, methods, "{release}");
+        let mut unseen = protos.fields();
+        unseen.retain(|field| !fields.contains(field));
+        let unseen: BTreeSet<_> = unseen.iter().map(String::as_str).collect();
+        let excused: BTreeSet<_> = UNSEEN.iter().map(|(field, _)| *field).collect();
+        assert_eq!(unseen, excused, "{release}: in no message that is kept");
+    }
+}
+
+/// What no message of a release has that is kept, and why.
+const UNSEEN: &[(&str, &str)] = &[];
+
+/// What a release says of its messages.
+struct Protos {
+    messages: BTreeMap<String, DescriptorProto>,
+    /// What each method is asked and answered.
+    methods: BTreeMap<String, [String; 2]>,
+}
+
+impl Protos {
+    fn of(release: &str) -> Self {
+        let protos = fs::read(kept(release).join("descriptors.bin")).unwrap();
+        let protos = FileDescriptorSet::decode(&*protos).unwrap();
+        let (mut messages, mut methods) = (BTreeMap::new(), BTreeMap::new());
+        for file in &protos.file {
+            for message in &file.message_type {
+                let name = format!(".{}.{}", file.package(), message.name());
+                for inner in &message.nested_type {
+                    messages.insert(format!("{name}.{}", inner.name()), inner.clone());
+                }
+                messages.insert(name, message.clone());
+            }
+            for service in &file.service {
+                for method in &service.method {
+                    let name = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    let said = [method.input_type(), method.output_type()].map(str::to_owned);
+                    methods.insert(name, said);
+                }
+            }
+        }
+        Self { messages, methods }
+    }
+
+    /// The type of a message of a method.
+    fn said(&self, method: &str, direction: &str) -> &str {
+        let [asked, answered] = &self.methods[method];
+        match direction {
+            ">" => asked,
+            _ => answered,
+        }
+    }
+
+    /// Takes down which fields a message has, those of messages in it included.
+    fn note_fields(&self, of: &str, mut message: &[u8], seen: &mut BTreeSet<String>) {
+        while !message.is_empty() {
+            let key = decode_varint(&mut message).unwrap();
+            let field = self.messages[of].field.iter();
+            let number = i32::try_from(key >> 3).unwrap();
+            let field = field.clone().find(|field| field.number() == number);
+            let field = field.unwrap_or_else(|| panic!("{of} has no field {number}"));
+            seen.insert(format!("{of}.{}", field.name()));
+            let length = match key & 7 {
+                0 => decode_varint(&mut message).map(|_| 0).unwrap(),
+                1 => 8,
+                2 => usize::try_from(decode_varint(&mut message).unwrap()).unwrap(),
+                _ => 4,
+            };
+            let (part, rest) = message.split_at(length);
+            if field.r#type() == Type::Message {
+                self.note_fields(field.type_name(), part, seen);
+            }
+            message = rest;
+        }
+    }
+
+    /// Those of all messages that methods are asked and answered.
+    fn fields(&self) -> BTreeSet<String> {
+        let mut open: Vec<&str> = self
+            .methods
+            .values()
+            .flatten()
+            .map(|name| &**name)
+            .collect();
+        let (mut visited, mut fields) = (BTreeSet::new(), BTreeSet::new());
+        while let Some(name) = open.pop() {
+            if !visited.insert(name) {
+                continue;
+            }
+            for field in &self.messages[name].field {
+                fields.insert(format!("{name}.{}", field.name()));
+                if field.r#type() == Type::Message {
+                    open.push(field.type_name());
+                }
+            }
+        }
+        fields
     }
 }
 
@@ -577,6 +679,12 @@ fn a_release_is_recorded() {
     (0..4).for_each(|place| recorded.start(place, &[]));
     recorded.wait_until_ready();
     let sell = json!({ "name": "meta", "type": "sell", "quantity": 1 });
+    // What a cache holds is taken back.
+    wait_until("a hit", || {
+        let found = request(address, "GET", "/stocks/meta", &[], b"");
+        let cached = found.header("cache-status");
+        cached.is_some_and(|cached| cached.contains("hit"))
+    });
     assert_eq!(recorded.place("after-1", &sell), 200);
     recorded.stop(2);
     for number in 0..5 {

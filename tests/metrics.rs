@@ -124,24 +124,29 @@ fn monitored(bazaar: &mut Bazaar, server: Server) -> SocketAddr {
 
 /// `promtool`, with something to read; none where it is not installed.
 fn promtool(args: &[&str], input: &str) -> Option<(bool, String)> {
-    let started = Command::new("promtool")
+    reader(("promtool", "prometheus"), args, input)
+}
+
+/// What one of Prometheus' programs says of something; none where that is not installed. With each the package that has it.
+fn reader((program, package): (&str, &str), args: &[&str], input: &str) -> Option<(bool, String)> {
+    let started = Command::new(program)
         .args(args)
         .current_dir(ROOT)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let Ok(mut promtool) = started else {
+    let Ok(mut reader) = started else {
         skip(
-            "what promtool says",
-            "it is not installed: Debian: prometheus",
+            &format!("what {program} says"),
+            format!("it is not installed: Debian: {package}"),
         );
         return None;
     };
-    let mut stdin = promtool.stdin.take().unwrap();
+    let mut stdin = reader.stdin.take().unwrap();
     stdin.write_all(input.as_bytes()).unwrap();
     drop(stdin);
-    let output = promtool.wait_with_output().unwrap();
+    let output = reader.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
     Some((output.status.success(), said))
@@ -331,6 +336,28 @@ fn alarms_go_off_when_they_should_and_not_otherwise() {
         if let Some((is_good, said)) = promtool(args, "") {
             assert!(is_good, "promtool {args:?}: {said}");
         }
+    }
+}
+
+/// One cause is one message: a rule that names an alarm which there is not would silence nothing.
+#[test]
+fn what_follows_from_an_alarm_is_silent_while_it_goes_off() {
+    const ALERTMANAGER: &str = "deploy/prometheus/alertmanager.yml";
+    let args = ["check-config", ALERTMANAGER];
+    if let Some((is_good, said)) = reader(("amtool", "prometheus-alertmanager"), &args, "") {
+        assert!(is_good, "amtool: {said}");
+    }
+    let read = |file: &str| fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+    let (rules, alerts) = (read(ALERTMANAGER), read(ALERTS));
+    let alarms = values(&alerts, "alert");
+    let matchers = rules.lines().filter(|line| line.contains("_matchers:"));
+    let named: Vec<_> = matchers
+        .flat_map(|line| line.split(|letter: char| !letter.is_ascii_alphanumeric()))
+        .filter(|word| word.starts_with("Bazaar"))
+        .collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        assert!(alarms.contains(&name), "there is no alarm {name}");
     }
 }
 

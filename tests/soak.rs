@@ -29,7 +29,7 @@ const JUDGED_SECONDS_MIN: u64 = 600;
 /// How much of a run is for caches to fill, and is not judged.
 const WARM_UP_SHARE: f64 = 0.25;
 
-/// What a process may come to hold in an hour, in MiB, beyond twice the slope's standard error.
+/// What a process may come to hold in an hour, in MiB, as far as that is certain.
 const MIB_PER_HOUR_MAX: f64 = 16.0;
 
 /// What a latency may come to be longer by over a run, in percent of its mean, beyond the same.
@@ -109,11 +109,9 @@ fn nothing_grows_but_the_archive_at_full_rate() {
         .map(|(_, sample)| sample.log)
         .fold(0.0, f64::max);
     assert!(longest <= LOG_MIB_MAX, "a log had {longest:.0} MiB");
-    let bad: Vec<String> = judged
-        .iter()
-        .filter(|one| !one.is_good())
-        .map(Judged::line)
-        .collect();
+    // Latencies are noisy where a machine does anything else; what is held and kept is not.
+    let is_bad = |one: &&Judged| !one.is_good() || one.is_kept() && !one.is_sure();
+    let bad: Vec<String> = judged.iter().filter(is_bad).map(Judged::line).collect();
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 

@@ -239,12 +239,18 @@ impl Catalog for Service {
         let end = self.shared.leadership().end;
         if let Some(order) = request.order {
             let message = self.order(OrderNumber(order), end).await?;
+            self.shared.check_answer(BootTime::now())?;
             return Ok(Response::new(Box::pin(tokio_stream::once(Ok(message)))));
         }
-        if !request.previous.is_empty() {
+        let compared = if request.previous.is_empty() {
+            Ok(())
+        } else {
             let previous = ChainHash::try_from(request.previous.as_slice()).map_err(Malformed)?;
-            self.compare(from, previous, end).await?;
-        }
+            self.compare(from, previous, end).await
+        };
+        // Where the journal ends may be another catalog's to say. What is sent below is committed, whoever says it.
+        self.shared.check_answer(BootTime::now())?;
+        compared?;
         let end = end.rows;
         let rows_max = if request.rows_max == 0 {
             u64::MAX

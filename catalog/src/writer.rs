@@ -3,6 +3,7 @@
 //! It takes whatever has queued and commits it as one transaction (group commit), see [`group`]; before that it puts back
 //! what its store lost, see [`healing`].
 
+mod failures;
 pub mod group;
 pub mod healing;
 

@@ -54,6 +54,7 @@ mod alone;
 
 use std::future::{Future, pending};
 use std::io::PipeReader;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -74,6 +75,7 @@ use crate::access_log::AccessLog;
 use crate::admin::console::{Console, Service, hostname};
 use crate::admin::{Admin, KnownBy, Operators};
 use crate::cache::Cache;
+use crate::config::{Https, Tokens};
 use crate::handler::Gateway;
 use crate::handover::{HandoverError, Offering, Predecessor, Replaced};
 use crate::journal::OwnJournal;
@@ -114,6 +116,40 @@ pub struct Succession {
     pub replaced: oneshot::Sender<()>,
 }
 
+/// Whether a gateway would know who operates it, as far as it has to where it listens to operators.
+///
+/// # Errors
+/// [`Error::OnlyReaders`], [`Error::OpenAdmin`]; [`Error::Token`] where a token will not do.
+pub fn check_operators(
+    address: SocketAddr,
+    tokens: &Tokens,
+    https: Option<&Https>,
+    has_cluster: bool,
+) -> Result<(), Error> {
+    known_operators(address, tokens, https, has_cluster).map(drop)
+}
+
+fn known_operators(
+    address: SocketAddr,
+    tokens: &Tokens,
+    https: Option<&Https>,
+    has_cluster: bool,
+) -> Result<Operators, Error> {
+    let knows_operators = https.is_some() && has_cluster;
+    if tokens.read.is_some() && tokens.change.is_none() && !knows_operators {
+        return Err(Error::OnlyReaders);
+    }
+    let operators = Operators::new(KnownBy {
+        tokens: tokens.clone(),
+        certificates: knows_operators,
+        all_are_certified: https.is_some_and(|https| https.client_authorities.is_some()),
+    })?;
+    match !address.ip().is_loopback() && operators.are_unknown() {
+        true => Err(Error::OpenAdmin(address)),
+        false => Ok(operators),
+    }
+}
+
 /// Runs a gateway until `shutdown`. It starts whether or not the other services are there,
 /// and waits for them.
 ///
@@ -139,20 +175,12 @@ pub async fn run(
         are_kept,
     } = listeners;
     let operators_address = operators.local_addr()?;
-    let knows_operators = config.https.is_some() && config.cluster.is_some();
-    if config.tokens.read.is_some() && config.tokens.change.is_none() && !knows_operators {
-        return Err(Error::OnlyReaders);
-    }
-    let certified = config.https.as_ref();
-    let known_by = KnownBy {
-        tokens: config.tokens.clone(),
-        certificates: knows_operators,
-        all_are_certified: certified.is_some_and(|https| https.client_authorities.is_some()),
-    };
-    let who_operates = Operators::new(known_by)?;
-    if !operators_address.ip().is_loopback() && who_operates.are_unknown() {
-        return Err(Error::OpenAdmin(operators_address));
-    }
+    let who_operates = known_operators(
+        operators_address,
+        &config.tokens,
+        config.https.as_ref(),
+        config.cluster.is_some(),
+    )?;
     let Certificates {
         for_clients,
         for_operators,

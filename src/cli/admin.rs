@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::LazyLock;
 
 use clap::Args;
 use frontend_host::admin::{Token, TokenError, TokenSource};
@@ -142,20 +141,22 @@ pub struct Admin {
     #[command(flatten)]
     pub tls: ClientTls,
     /// Who you are, for the log of changes [default: your user name]
-    #[arg(long, env = "BAZAAR_OPERATOR", value_name = "NAME", default_value = user_name())]
+    #[arg(long, env = "BAZAAR_OPERATOR", value_name = "NAME")]
     pub operator: Option<String>,
     /// Why you do it, for the log of changes
     #[arg(long, env = "BAZAAR_REASON", value_name = "TEXT")]
     pub reason: Option<String>,
 }
 
-/// Who runs the command, according to the environment.
-fn user_name() -> Option<&'static str> {
-    static NAME: LazyLock<Option<String>> = LazyLock::new(|| {
-        let name = ["USER", "LOGNAME"].into_iter();
-        let mut name = name.filter_map(|variable| std::env::var(variable).ok());
+impl Admin {
+    /// Who makes a change: as the flag says, or the environment.
+    pub fn operator(&self) -> String {
+        let flag = self.operator.clone();
+        let variables = ["USER", "LOGNAME"].into_iter();
+        let mut name = flag
+            .into_iter()
+            .chain(variables.filter_map(|variable| std::env::var(variable).ok()));
         let name = name.find(|name| !name.is_empty());
-        Some(name.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw())))
-    });
-    NAME.as_deref()
+        name.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw()))
+    }
 }

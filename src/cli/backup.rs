@@ -63,11 +63,11 @@ pub struct Restore {
     pub allow_unreplicated: bool,
     /// Leave out what came after this order. Another journal begins with it: replicas and gateways of the one before are
     /// refused
-    #[arg(long, value_name = "NUMBER", value_parser = number)]
+    #[arg(long, env = "BAZAAR_UNTIL", value_name = "NUMBER", value_parser = number)]
     pub until: Option<OrderNumber>,
     /// The longest lease, in milliseconds, that a catalog of this journal was ever run with: gateways may still hold
     /// what the lost one lent, and for so long the restored one serves nobody
-    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    #[arg(long, env = "BAZAAR_RESTORE_LEASE_MS", value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
     pub lease_ms: u64,
 }
 

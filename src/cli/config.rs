@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Debug, Default, Args)]
 pub struct Config {
     /// What to configure it with
-    #[arg(long = "config", env = "BAZAAR_CONFIG", value_name = "FILE")]
+    #[arg(long = "config", env = "BAZAAR_POLICY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 

@@ -254,7 +254,7 @@ pub struct Test {
     #[command(flatten)]
     pub secrets: Secrets,
     /// Leave a field out, such as `headers.etag` or `body.data.price`, or what an expression matches in it
-    #[arg(long = "mask", value_name = "FIELD[=REGEX]")]
+    #[arg(long = "mask", env = "BAZAAR_MASK", value_name = "FIELD[=REGEX]")]
     pub masks: Vec<Mask>,
     /// Print the report as JSON
     #[arg(long, env = "BAZAAR_TEST_JSON", value_parser = BoolishValueParser::new())]

@@ -1,6 +1,7 @@
 //! Flags of `bazaar protocol`.
 
 use clap::Subcommand;
+use clap::builder::BoolishValueParser;
 
 use super::Admin;
 
@@ -10,7 +11,7 @@ pub enum Protocol {
     /// Show which version the bazaar is at, and which versions each service speaks
     Show {
         /// Print it as JSON
-        #[arg(long)]
+        #[arg(long, env = "BAZAAR_PROTOCOL_JSON", value_parser = BoolishValueParser::new())]
         json: bool,
         #[command(flatten)]
         admin: Admin,

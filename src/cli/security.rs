@@ -131,19 +131,24 @@ pub struct NewCertificates {
     /// Where they are put: ca.crt and ca.key (keep that one off the machines), and NAME.crt and NAME.key for each
     pub dir: PathBuf,
     /// A host name or an address under which services are reached, beside localhost; once for each
-    #[arg(long = "host", value_name = "NAME")]
+    #[arg(
+        long = "host",
+        env = "BAZAAR_CERT_HOST",
+        value_delimiter = ',',
+        value_name = "NAME"
+    )]
     pub hosts: Vec<String>,
     /// Order replicas to make certificates for
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(super::services::REPLICAS_MAX)))]
+    #[arg(long, env = "BAZAAR_CERT_REPLICAS", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(super::services::REPLICAS_MAX)))]
     pub replicas: u32,
     /// Make one for this alone, such as gateway/edge-2 or operator/ada; once for each
-    #[arg(long = "for", value_name = "ROLE/NAME", value_parser = principal)]
+    #[arg(long = "for", env = "BAZAAR_CERT_FOR", value_delimiter = ',', value_name = "ROLE/NAME", value_parser = principal)]
     pub principals: Vec<Principal>,
     /// How long they are valid; the authority is for ten years
-    #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    #[arg(long, env = "BAZAAR_CERT_DAYS", value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: u32,
     /// Make those anew that are there, before they expire
-    #[arg(long)]
+    #[arg(long, env = "BAZAAR_CERT_RENEW", value_parser = BoolishValueParser::new())]
     pub renew: bool,
 }
 

@@ -1,5 +1,6 @@
 //! Flags of `bazaar stock`.
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use domain::{Price, Quantity, StockName};
 
@@ -11,7 +12,7 @@ pub enum Stock {
     /// List the stocks, with their prices and how many shares there are to buy
     List {
         /// Print them as JSON
-        #[arg(long)]
+        #[arg(long, env = "BAZAAR_STOCK_JSON", value_parser = BoolishValueParser::new())]
         json: bool,
         #[command(flatten)]
         admin: Admin,
@@ -22,10 +23,10 @@ pub enum Stock {
         #[arg(value_parser = name)]
         name: StockName,
         /// What a share costs, as in 240.63
-        #[arg(long, value_name = "P", value_parser = price)]
+        #[arg(long, env = "BAZAAR_PRICE", value_name = "P", value_parser = price)]
         price: Price,
         /// How many shares there are to buy
-        #[arg(long, value_name = "Q", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=Quantity::MAX))]
+        #[arg(long, env = "BAZAAR_QUANTITY", value_name = "Q", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=Quantity::MAX))]
         quantity: u64,
         #[command(flatten)]
         change: Change,
@@ -66,7 +67,7 @@ pub enum Stock {
 #[derive(Debug, Args)]
 pub struct Change {
     /// Makes this the same change as one of before, which is then made once [default: a new one]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, env = "BAZAAR_IDEMPOTENCY_KEY", value_name = "KEY")]
     pub idempotency_key: Option<String>,
     #[command(flatten)]
     pub admin: Admin,

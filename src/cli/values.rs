@@ -30,6 +30,19 @@ pub(super) fn replica(text: &str) -> Result<(ReplicaId, Origin), String> {
     Ok((id, url.parse()?))
 }
 
+/// Iterations in a second.
+const RATE_MIN: f64 = 0.01;
+const RATE_MAX: f64 = 1e6;
+
+pub(super) fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number")?;
+    if (RATE_MIN..=RATE_MAX).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err(format!("not from {RATE_MIN} to {RATE_MAX} a second"))
+    }
+}
+
 pub(super) fn probability(text: &str) -> Result<f64, String> {
     let probability: f64 = text.parse().map_err(|_| "not a number")?;
     if (0.0..=1.0).contains(&probability) {

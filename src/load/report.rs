@@ -113,6 +113,7 @@ impl<'a> Report<'a> {
             "clients": self.0.run.clients,
             "iterations": self.0.run.iterations,
             "trade_probability": self.0.run.trade_probability,
+            "rate": self.0.run.rate,
             "seed": self.0.run.seed,
             "trading_s": self.0.trading.as_secs_f64(),
             "checking_s": self.0.checking.as_secs_f64(),
@@ -156,6 +157,7 @@ impl fmt::Display for Report<'_> {
         let Run {
             clients,
             iterations,
+            rate,
             seed,
             ..
         } = &*self.0.run;
@@ -164,6 +166,10 @@ impl fmt::Display for Report<'_> {
             "\n{clients} clients, {iterations} iterations each, seed {seed}, {:.1} s",
             self.0.trading.as_secs_f64()
         )?;
+        if let Some(rate) = rate {
+            let reached = (clients * iterations) as f64 / self.0.trading.as_secs_f64();
+            write!(f, ", {reached:.1} iterations a second of {rate} asked for")?;
+        }
         writeln!(
             f,
             "; {} orders refused: not enough stocks",

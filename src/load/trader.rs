@@ -72,7 +72,9 @@ impl Trader {
     /// Looks up a random stock, and orders it with the run's probability; again and again.
     pub async fn trade(&mut self, bar: &ProgressBar) {
         let run = self.run.clone();
+        let began = tokio::time::Instant::now();
         for iteration in 0..run.iterations {
+            tokio::time::sleep_until(began + run.due(self.number, iteration)).await;
             let stock = &run.stocks[self.random.usize(..run.stocks.len())];
             let trades = self.random.f64() < run.trade_probability;
             let order = trades.then(|| self.draw_order(stock));
@@ -215,6 +217,7 @@ mod tests {
             clients: 2,
             iterations: 0,
             trade_probability: 1.0,
+            rate: None,
             seed,
             key_prefix: String::new(),
             stocks: Arc::new([]),
@@ -225,6 +228,26 @@ mod tests {
             (0..20).map(|_| trader.draw_order("meta")).collect()
         };
         [orders(), orders()]
+    }
+
+    #[test]
+    fn clients_take_turns_at_a_rate() {
+        let run = |rate| Run {
+            server: Server::pinned("localhost:1".parse().unwrap(), None).unwrap(),
+            clients: 2,
+            iterations: 3,
+            trade_probability: 1.0,
+            rate,
+            seed: 1,
+            key_prefix: String::new(),
+            stocks: Arc::new([]),
+        };
+        let due = |run: &Run| {
+            [(0, 0), (1, 0), (0, 1), (1, 2)]
+                .map(|(client, iteration)| run.due(client, iteration).as_millis())
+        };
+        assert_eq!(due(&run(Some(4.0))), [0, 250, 500, 1250]);
+        assert_eq!(due(&run(None)), [0; 4]);
     }
 
     #[test]

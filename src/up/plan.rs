@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use frontend_host::admin::TokenSource;
-use frontend_host::config::Https;
+use frontend_host::config::{Https, Tokens};
 
 use crate::cert::{self, AUTHORITY, Pair, Renew, Wanted};
 use crate::cli::{CATALOG_PORT, Front, PORT_BASE, REPLICAS_MAX, Tracing, Up};
@@ -15,6 +15,7 @@ use crate::client::Origin;
 use crate::error::Error;
 use crate::listen::Place;
 use crate::stop::STOP_TIME_MAX;
+use crate::up::UpError;
 
 /// Names of services, and of their parts of the data directory.
 pub const CATALOG: &str = "catalog";
@@ -142,6 +143,29 @@ impl Plan {
     /// What the gateway shows, if it serves over TLS.
     pub fn certificate(&self) -> Option<&Path> {
         self.certificate.as_deref()
+    }
+
+    /// Whether the gateway would know who operates it.
+    ///
+    /// # Errors
+    /// See [`frontend_host::check_operators`].
+    pub fn check_operators(args: &Up) -> Result<(), UpError> {
+        let source = |source: Result<_, _>| source.map_err(Error::from);
+        let tokens = Tokens {
+            change: source(args.front.admin_token.source())?,
+            read: source(args.front.admin_read_token.source())?,
+        };
+        let https = args.front.tls.https();
+        match args.secure {
+            // Operators show certificates.
+            true => Ok(()),
+            false => Ok(frontend_host::check_operators(
+                args.front.admin,
+                &tokens,
+                https.as_ref(),
+                false,
+            )?),
+        }
     }
 
     /// Where the certificates of `--secure` are.

@@ -1,4 +1,6 @@
-//! Straight lines through what was measured, by least squares, and how sure they are.
+//! How steeply what was measured rises: the median of the slopes between any two moments, and between which it lies (Sen,
+//! "Estimates of the Regression Coefficient Based on Kendall's Tau", 1968). A step that comes once, such as a file that has grown
+//! to what it needs, is not a rise; what rises at each of several steps is.
 
 /// Values over time.
 pub struct Series {
@@ -8,39 +10,43 @@ pub struct Series {
     pub values: Vec<f64>,
 }
 
-/// A slope and its standard error.
+/// A slope, and between which values it lies with 95 % confidence.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Slope {
     pub slope: f64,
-    pub error: f64,
+    pub least: f64,
+    pub most: f64,
 }
 
+/// Of the normal distribution, so that 95 % lie between.
+const QUANTILE: f64 = 1.96;
+
 impl Slope {
-    /// Of values over places; nothing is known of fewer than three.
+    /// Of values over places that rise; nothing is known of fewer than three.
     pub fn of(places: &[f64], values: &[f64]) -> Self {
-        let count = places.len() as f64;
-        if places.len() < 3 {
+        let points: Vec<_> = places.iter().zip(values).collect();
+        let mut slopes = Vec::new();
+        for (index, (place, value)) in points.iter().enumerate() {
+            let before = points[..index].iter();
+            let before = before.filter(|(before, _)| before < place);
+            slopes.extend(before.map(|(x, y)| (*value - *y) / (*place - *x)));
+        }
+        slopes.sort_by(f64::total_cmp);
+        let (Some(last), count) = (slopes.len().checked_sub(1), points.len() as f64) else {
             return Self {
                 slope: 0.0,
-                error: f64::INFINITY,
+                least: f64::NEG_INFINITY,
+                most: f64::INFINITY,
             };
-        }
-        let mean = |of: &[f64]| of.iter().sum::<f64>() / count;
-        let (place_mean, value_mean) = (mean(places), mean(values));
-        let pairs = || places.iter().zip(values);
-        let spread: f64 = places
-            .iter()
-            .map(|place| (place - place_mean).powi(2))
-            .sum();
-        let together: f64 = pairs()
-            .map(|(place, value)| (place - place_mean) * (value - value_mean))
-            .sum();
-        let slope = together / spread;
-        let rest = |(place, value): (&f64, &f64)| {
-            (value - value_mean - slope * (place - place_mean)).powi(2)
         };
-        let error = (pairs().map(rest).sum::<f64>() / (count - 2.0) / spread).sqrt();
-        Self { slope, error }
+        let spread = QUANTILE * (count * (count - 1.0) * (2.0 * count + 5.0) / 18.0).sqrt();
+        let middle = slopes.len() as f64 / 2.0;
+        let at = |place: f64| slopes[(place.max(0.0) as usize).min(last)];
+        Self {
+            slope: at(middle),
+            least: at(middle - spread / 2.0),
+            most: at(middle + spread / 2.0 + 1.0),
+        }
     }
 }
 
@@ -77,10 +83,21 @@ impl Series {
 }
 
 impl Judged {
-    /// Whether it does not rise by more than is allowed, as far as two standard errors tell.
+    /// Whether it does not rise by more than is allowed, as far as that is certain.
     pub fn is_good(&self) -> bool {
-        let surely = self.per_hour.slope - 2.0 * self.per_hour.error;
-        self.allowed.is_none_or(|allowed| surely <= allowed)
+        self.allowed
+            .is_none_or(|allowed| self.per_hour.least <= allowed)
+    }
+
+    /// Whether noise would not hide a rise by what is allowed.
+    pub fn is_sure(&self) -> bool {
+        let spread = (self.per_hour.most - self.per_hour.least) / 2.0;
+        self.allowed.is_none_or(|allowed| spread <= allowed)
+    }
+
+    /// Whether it is memory or room on a disk.
+    pub fn is_kept(&self) -> bool {
+        self.name.ends_with("MiB")
     }
 
     pub fn line(&self) -> String {
@@ -88,14 +105,13 @@ impl Judged {
             None => "not judged".to_owned(),
             Some(allowed) => format!("{allowed:.2} an hour allowed"),
         };
+        let said = |of: Slope| format!("{:.3} ({:.3} to {:.3})", of.slope, of.least, of.most);
         format!(
-            "{}: mean {:.2}, slope {:.3} ± {:.3} an hour, {:.3} ± {:.3} a million rows; {allowed}",
+            "{}: mean {:.2}, slope {} an hour, {} a million rows; {allowed}",
             self.name,
             self.mean,
-            self.per_hour.slope,
-            self.per_hour.error,
-            self.per_million.slope,
-            self.per_million.error
+            said(self.per_hour),
+            said(self.per_million)
         )
     }
 }
@@ -123,12 +139,17 @@ fn what_rises_by_more_than_is_allowed_is_told_from_noise() {
     assert!(is_good(&|hour| 100.0 - 200.0 * hour));
     assert!(!is_good(&|hour| 100.0 + 20.0 * hour + noise(hour)));
     assert!(!is_good(&|hour| 100.0 + 60.0 * hour + 5.0 * noise(hour)));
+    let noisy = series(|hour| 100.0 + 300.0 * noise(hour)).judged(String::new(), Some(16.0));
+    assert!(noisy.is_good() && !noisy.is_sure());
+    // Once it has what it needs it takes no more; what takes more time after time does not end so.
+    assert!(is_good(&|hour| if hour < 0.2 { 100.0 } else { 190.0 }));
+    assert!(!is_good(&|hour| 100.0 + 6.0 * (hour * 5.0).floor()));
+    assert!(series(noise).judged(String::new(), Some(16.0)).is_sure());
     let line = series(|hour| 3.0 + 2.0 * hour);
-    let Slope { slope, error } = Slope::of(&line.hours, &line.values);
-    assert!(
-        (slope - 2.0).abs() < 1e-9 && error < 1e-6,
-        "{slope} {error}"
-    );
+    let Slope { slope, least, most } = Slope::of(&line.hours, &line.values);
+    for of in [slope, least, most] {
+        assert!((of - 2.0).abs() < 1e-9, "{slope} ({least} to {most})");
+    }
     let per_million = Slope::of(&line.millions, &line.values).slope;
     assert!((per_million - 0.2).abs() < 1e-9, "{per_million}");
 }

@@ -52,6 +52,27 @@ async fn a_catalog_that_does_not_reach_its_store_answers_nothing_until_it_does()
     uncertain(listed.unwrap_err().code());
     let led = client.get_leadership(v1::GetLeadershipRequest::default());
     uncertain(led.await.unwrap_err().code());
+    // Nor where the journal ends, which another catalog's may not.
+    let rows = |of: v1::ReadJournalRequest| {
+        let mut client = client.clone();
+        async move { client.read_journal(of).await.map(drop) }
+    };
+    let all = v1::ReadJournalRequest {
+        journal: leader.journal.clone(),
+        ..v1::ReadJournalRequest::default()
+    };
+    let one = v1::ReadJournalRequest {
+        order: Some(1),
+        ..all.clone()
+    };
+    let beyond = v1::ReadJournalRequest {
+        from: 7,
+        previous: vec![7; 32],
+        ..all.clone()
+    };
+    for request in [all, one, beyond] {
+        uncertain(rows(request).await.unwrap_err().code());
+    }
     uncertain(Session::try_open(&client).await.err().unwrap().code());
     // What is known of a key may be what another catalog made of it.
     uncertain(leader.buy("a", "acme").await.unwrap_err().code());

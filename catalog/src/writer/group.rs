@@ -14,6 +14,7 @@ use storage::StorageError;
 use tokio::sync::oneshot;
 use traces::{Kind, Parent};
 
+use super::failures::{Ended, Failures};
 use super::healing::{MissingReply, Told};
 use crate::error::RequestError;
 use crate::shared::{Answer, Shared, TradeReply};
@@ -30,12 +31,6 @@ const GROUP_ORDERS_MAX: usize = 4096;
 /// Most new rows of a group that proposes them. A group with more proposes none: one sync is little for so many, and every
 /// replica would write each of them twice.
 pub const GROUP_PROPOSED_MAX: usize = 8;
-
-/// After a commit that failed another one is tried so much later, though nobody asks for any.
-pub const FAILING_RETRY: Duration = Duration::from_secs(1);
-
-/// While commits fail, one of them is logged in so much time, with how many did.
-const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Who has a use for rows that are about to be committed.
 pub type ProposedReply = oneshot::Sender<Vec<Row>>;
@@ -224,20 +219,8 @@ pub struct Committer {
     sessions_out: Option<Duration>,
     /// Rows may have been proposed in this epoch that were not committed.
     epoch_tainted: bool,
-    /// What is known of commits that fail; `None` where the last one did not.
-    failing: Option<Failing>,
-    /// When it was logged last that one did.
-    failure_logged_at: Option<BootTime>,
+    failures: Failures,
     shared: Arc<Shared>,
-}
-
-/// Commits fail one after the other.
-#[derive(Debug)]
-struct Failing {
-    commits: u64,
-    /// One of them was logged.
-    is_logged: bool,
-    retries_at: BootTime,
 }
 
 impl Committer {
@@ -254,8 +237,7 @@ impl Committer {
             sessions_out,
             // By the run before, which may have crashed.
             epoch_tainted: true,
-            failing: None,
-            failure_logged_at: None,
+            failures: Failures::default(),
             shared,
         }
     }
@@ -375,7 +357,7 @@ impl Committer {
             return refuse(replies, &error);
         }
         if !batch.is_empty() || lend.is_some() || raise.is_some() {
-            self.note_success();
+            self.note_success(now);
         }
         let stocks = batch.stocks.clone();
         // A term that was only put back is still the one in which rows may have been proposed.
@@ -398,42 +380,26 @@ impl Committer {
 
     /// When a commit is to be [tried](Self::begin_again) without anybody's asking, where the last one failed.
     pub fn retries_at(&self) -> Option<BootTime> {
-        self.failing.as_ref().map(|failing| failing.retries_at)
+        self.failures.retries_at()
     }
 
     /// A group that shows whether commits still fail: it begins an epoch, which is as durable as a trade. Who is told that
     /// they fail, and asks for nothing, hears of their end.
     pub async fn begin_again(&mut self, now: BootTime) -> Group {
         self.epoch_tainted = true;
-        if let Some(failing) = &mut self.failing {
-            failing.retries_at = now + FAILING_RETRY;
-        }
+        self.failures.tried(now);
         self.begin(Vec::new()).await
     }
 
     fn note_failure(&mut self, error: &StorageError, rows: usize, now: BootTime) {
-        let failing = self.failing.get_or_insert(Failing {
-            commits: 0,
-            is_logged: false,
-            retries_at: now,
-        });
-        failing.commits += 1;
-        failing.retries_at = now + FAILING_RETRY;
-        let logged = self.failure_logged_at;
-        if logged.is_none_or(|logged| now.since(logged) >= FAILURE_LOG_INTERVAL) {
-            let commits = failing.commits;
+        if let Some(commits) = self.failures.failed(now) {
             tracing::error!(%error, rows, commits, "a commit failed; nothing changed");
-            failing.is_logged = true;
-            self.failure_logged_at = Some(now);
         }
         self.shared.set_commits_fail(true);
     }
 
-    fn note_success(&mut self) {
-        let Some(Failing {
-            commits, is_logged, ..
-        }) = self.failing.take()
-        else {
+    fn note_success(&mut self, now: BootTime) {
+        let Some(Ended { commits, is_logged }) = self.failures.succeeded(now) else {
             return;
         };
         if is_logged {

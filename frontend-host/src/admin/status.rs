@@ -86,6 +86,7 @@ impl Admin {
             let status = probed.status.ok();
             // What was so before it fell silent nobody knows now.
             let release = release.filter(|_| status.is_some());
+            let orders = status.map(|status| status.rows.0.saturating_sub(status.stock_changes));
             json!({
                 "id": replica.id,
                 "url": replica.url,
@@ -93,7 +94,8 @@ impl Admin {
                 "foreign": probed.status == Err(Unanswered::Foreign),
                 "role": status.map(|status| status.role.name()),
                 "epoch": status.map(|status| status.epoch),
-                "orders": status.map(|status| status.rows.0.saturating_sub(status.stock_changes)),
+                "orders": orders,
+                "last_number": orders.and_then(|orders| orders.checked_sub(1)),
                 "rows": status.map(|status| status.rows),
                 "chain_hash": status.map(|status| status.chain.to_string()),
                 "reaches_catalog": status.map(|status| status.reaches_catalog),

@@ -131,6 +131,8 @@ impl Refusal {
             | Self::AnswersCrowded
             | Self::StreamsCrowded
             | Self::BrokenOff => (RETRY_AFTER, "1"),
+            // Somebody has to type something.
+            Self::NoOrderPages => (RETRY_AFTER, "60"),
             _ => return None,
         };
         Some((name, HeaderValue::from_static(value)))

@@ -127,12 +127,12 @@ impl Listing {
                 }
             }
             Input::Reached(true) => Action::AskCatalog,
-            Input::Reached(false) => Action::Answer(Err(Absent::Unconfirmed)),
+            Input::Reached(false) => self.unconfirmed(),
             Input::CatalogSaid { answer, held } => {
                 let journal = answer.ok().map(JournalEnd::from);
                 match Missing::of(self.page.next, held, journal, Rules::default()) {
                     Missing::DoesNotExist => self.answer(false),
-                    Missing::Unknown => Action::Answer(Err(Absent::Unconfirmed)),
+                    Missing::Unknown => self.unconfirmed(),
                     Missing::InJournal { rows } => {
                         self.journal = journal;
                         Action::Pause { rows }
@@ -162,16 +162,28 @@ impl Listing {
             let Some(number) = row.order_number() else {
                 continue;
             };
-            if self.page.rows.len() == self.wanted.limit {
-                return true;
-            }
-            self.page.next = OrderNumber(number.0 + 1);
             let stock = self.wanted.stock.as_ref();
             if stock.is_none_or(|stock| stock == row.entry.name()) {
+                if self.is_full() {
+                    return true;
+                }
                 self.page.rows.push(row);
             }
+            self.page.next = OrderNumber(number.0 + 1);
         }
         false
+    }
+
+    fn is_full(&self) -> bool {
+        self.page.rows.len() == self.wanted.limit
+    }
+
+    /// Nobody says whether the journal ends where the ledger does. A full page needs no word: there may be more.
+    fn unconfirmed(&mut self) -> Action {
+        match self.is_full() {
+            true => self.answer(true),
+            false => Action::Answer(Err(Absent::Unconfirmed)),
+        }
     }
 
     /// There is no more in the ledger's file.
@@ -180,7 +192,7 @@ impl Listing {
             _ if self.wanted.may_lag => self.answer(false),
             None => Action::AwaitCatalog,
             Some(journal) if self.page.next >= journal.end.orders() => self.answer(false),
-            Some(_) if self.looks == LOOKS_MAX => Action::Answer(Err(Absent::Unconfirmed)),
+            Some(_) if self.looks == LOOKS_MAX => self.unconfirmed(),
             Some(journal) => {
                 self.looks += 1;
                 Action::Pause {
@@ -311,6 +323,45 @@ mod tests {
             looks += 1;
         }
         assert_eq!(looks, LOOKS_MAX);
+    }
+
+    #[test]
+    fn of_one_stock_there_are_more_only_where_one_of_its_orders_follows() {
+        let mut file = journal(9);
+        let name = |row: &mut Row, name: &str| match &mut row.entry {
+            domain::Entry::Order(order) => order.name = StockName::new(name).unwrap(),
+            domain::Entry::StockChange(_) => unreachable!("orders alone"),
+        };
+        for (number, row) in file.iter_mut().enumerate() {
+            name(row, if number % 3 == 0 { "meta" } else { "nike" });
+        }
+        let of = |from, limit| {
+            Listing::new(Wanted {
+                stock: Some(StockName::new("meta").unwrap()),
+                ..wanted(from, limit)
+            })
+        };
+        let given = read(&mut of(0, 2), Input::Begin, &file);
+        let both = [file[0].clone(), file[3].clone()];
+        assert_eq!(given, page(&both, 6, true));
+        // Behind the last one are two of another stock, and nobody knows yet whether that is all.
+        let both = [file[3].clone(), file[6].clone()];
+        for (said, expected) in [
+            (heard(9, true), page(&both, 9, false)),
+            (Err(CallFailure::Failed), page(&both, 9, true)),
+        ] {
+            let mut listing = of(1, 2);
+            assert_eq!(
+                read(&mut listing, Input::Begin, &file),
+                Action::AwaitCatalog
+            );
+            let held = RowNumber(9);
+            let said = Input::CatalogSaid { answer: said, held };
+            assert_eq!(listing.step(said), expected);
+        }
+        let mut listing = of(1, 2);
+        read(&mut listing, Input::Begin, &file);
+        assert_eq!(listing.step(Input::Reached(false)), page(&both, 9, true));
     }
 
     #[test]

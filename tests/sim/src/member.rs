@@ -496,10 +496,15 @@ impl Serving {
                 from,
                 previous,
                 rows_max,
-            } => self.rows(from, previous, rows_max).await,
+            } => {
+                let rows = self.rows(from, previous, rows_max).await;
+                self.check()?;
+                rows
+            }
             Request::ReadOrder(order) => {
                 let found = self.journal.order(order, shared.leadership().end).await;
                 let row = found.map_err(RequestError::unreadable)?;
+                self.check()?;
                 Ok(Response::Rows(row.into_iter().collect()))
             }
             Request::Trade { epoch, orders } => {

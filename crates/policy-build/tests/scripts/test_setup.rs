@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 
 /// What tests need is here, and root runs the script. `apt-get` installs Node alone.
-const COMMANDS: [(&str, &str); 24] = [
+const COMMANDS: [(&str, &str); 25] = [
     ("id", "echo 0"),
     ("node", ""),
     ("npm", ""),
@@ -27,6 +27,7 @@ const COMMANDS: [(&str, &str); 24] = [
     ("chromium", ""),
     ("fc-list", "echo a font"),
     ("promtool", ""),
+    ("amtool", ""),
     (
         "apt-get",
         r#"if [ "$1" = install ]; then cp "$HERE/bin/mount" "$HERE/bin/node"; fi"#,

@@ -33,6 +33,11 @@ const BITS_OF_KEY: usize = 8;
 
 const KEYS_OF_BLOCK: u64 = 32;
 
+/// Room that is asked for while a filter is made, in blocks. More than 32 MiB glibc gives back to the system as soon as it is
+/// freed, and what is less it may keep for ever (mallopt(3), `M_MMAP_THRESHOLD`): of each merge of three million rows 6 MiB. What
+/// is not written to takes no memory.
+const ROOM_BLOCKS: usize = (32 << 20) / BLOCK_BYTES + 1;
+
 /// The first block.
 const HEAD: &[u8; 16] = b"bazaar keys v1\0\0";
 
@@ -174,11 +179,10 @@ pub(crate) struct New {
 
 impl New {
     pub(crate) fn of(part: Part) -> Self {
-        let blocks = usize::try_from(blocks_of(part)).expect("a file has few rows");
-        Self {
-            part,
-            blocks: vec![[0; BLOCK_BYTES]; 1 + blocks],
-        }
+        let blocks = 1 + usize::try_from(blocks_of(part)).expect("a file has few rows");
+        let mut room = vec![[0; BLOCK_BYTES]; blocks.max(ROOM_BLOCKS)];
+        room.truncate(blocks);
+        Self { part, blocks: room }
     }
 
     pub(crate) fn add(&mut self, key: &str) {
