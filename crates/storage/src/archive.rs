@@ -53,11 +53,11 @@ pub const SCHEMA: &str =
 pub const ROW_BYTES: u64 = 150;
 
 /// Files that are kept open by each who reads rows: to open one takes longer than to read any row of it. Each has a cache of
-/// 256 KiB at most.
+/// 64 KiB at most.
 pub(crate) const READER_OPEN_MAX: usize = 16;
 
 /// The same of who writes, and looks for each order's key in any of them: all that there are but for very long journals. Each has a
-/// cache of 256 KiB at most.
+/// cache of 64 KiB at most.
 const WRITER_OPEN_MAX: usize = 64;
 
 /// How often it is looked again which files count, where one of them is gone: they were merged.

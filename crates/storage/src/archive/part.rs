@@ -24,7 +24,7 @@ const CHUNKS_SYNCED: u32 = 128;
 const CHUNK: usize = 256;
 
 /// What has been read of a file and is kept in memory.
-const CACHE_KIB: i32 = 256;
+const CACHE_KIB: i32 = 64;
 
 /// Rows as in the database's own table, and an index that is filled in the order of its keys, so that its pages are full.
 const SCHEMA: &str = "
