@@ -354,7 +354,10 @@ fn wrong_usage_of_up_exits_with_2_and_begins_nothing() {
     for (number, (flags, said)) in [
         (vec!["--admin=0.0.0.0:0".to_owned()], "--admin-token-file"),
         (vec![file("-read-token")], "who may read"),
-        (vec![file("-read-token"), file("-token")], "make another one"),
+        (
+            vec![file("-read-token"), file("-token")],
+            "make another one",
+        ),
         (vec!["--lease-ms=5".to_owned()], "lease"),
         (vec!["--store=mysql://u@localhost/b".to_owned()], "postgres"),
     ]
