@@ -1,8 +1,10 @@
 //! Who is believed, and who may do what, where services prove who they are.
 //!
+//! - [`calls`]: every method, by every role;
 //! - [`metrics`]: what services say of themselves;
 //! - [`scan`]: what is accepted of another's TLS.
 
+mod calls;
 mod metrics;
 mod scan;
 
