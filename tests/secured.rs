@@ -2,9 +2,11 @@
 //!
 //! - [`calls`]: every method, by every role;
 //! - [`metrics`]: what services say of themselves;
+//! - [`https`]: certificates of a gateway for clients, and of its clients, that are replaced;
 //! - [`scan`]: what is accepted of another's TLS.
 
 mod calls;
+mod https;
 mod metrics;
 mod scan;
 
