@@ -65,6 +65,9 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
     if let Some(store) = args.store {
         let url = catalog::StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
         info!(address = %args.listen, store = %url, release = RELEASE, "starting");
+        if let Some(risk) = url.risk() {
+            warn!(store = %url, "{risk}");
+        }
         let config = catalog::PostgresConfig {
             store: url,
             allow_unreplicated: args.allow_unreplicated,
