@@ -22,7 +22,7 @@ use metrics::{Export, Families};
 use monitor::{Monitor, Readiness};
 use rpc::listen::connections_within_open_files;
 use rpc::release::RELEASE;
-use tls::{Cluster, Expected, Role};
+use tls::{ClientCertificates, Cluster, Expected, Role};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -49,15 +49,15 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
     let mut shutdown = Box::pin(shutdown(&args.lifeline, STOP_TIME_MAX, None)?);
     let cluster = cluster(&args.cluster, Expected::Role(Role::Catalog))?;
     guarded(args.listen, cluster.is_some(), &args.openness)?;
+    let asked = asked(
+        args.metrics,
+        (&args.cluster, cluster.as_ref()),
+        &args.openness,
+    )?;
     let purpose = "the catalog".to_owned();
     let listener = bind(args.listen, purpose, "--listen", &mut inherited)?;
     let monitor = monitor_of(cluster.as_ref());
-    let _monitoring = monitored(
-        args.metrics,
-        "the catalog's metrics",
-        &monitor,
-        &mut inherited,
-    )?;
+    let _monitoring = monitored(asked, "the catalog's metrics", &monitor, &mut inherited)?;
     inherited.check_all_taken("neither --listen nor --metrics says that address")?;
     let _telling = tell_supervisor(&monitor);
     let traces = traces(&args.tracing, "bazaar-catalog", args.listen.to_string())?;
@@ -65,6 +65,9 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
     if let Some(store) = args.store {
         let url = catalog::StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
         info!(address = %args.listen, store = %url, release = RELEASE, "starting");
+        if let Some(risk) = url.risk() {
+            warn!(store = %url, "{risk}");
+        }
         let config = catalog::PostgresConfig {
             store: url,
             allow_unreplicated: args.allow_unreplicated,
@@ -152,15 +155,15 @@ pub async fn order(args: cli::Order, mut inherited: Inherited) -> Result<(), Fai
     let shutdown = shutdown(&args.lifeline, STOP_TIME_MAX, None)?;
     let cluster = cluster(&args.cluster, Expected::Replica(args.id))?;
     guarded(address, cluster.is_some(), &args.openness)?;
+    let asked = asked(
+        args.metrics,
+        (&args.cluster, cluster.as_ref()),
+        &args.openness,
+    )?;
     let purpose = format!("order replica {}", args.id);
     let listener = bind(address, purpose, "--listen", &mut inherited)?;
     let monitor = monitor_of(cluster.as_ref());
-    let _monitoring = monitored(
-        args.metrics,
-        "a replica's metrics",
-        &monitor,
-        &mut inherited,
-    )?;
+    let _monitoring = monitored(asked, "a replica's metrics", &monitor, &mut inherited)?;
     inherited.check_all_taken("neither --listen nor --metrics says that address")?;
     let _telling = tell_supervisor(&monitor);
     let traces = traces(&args.tracing, "bazaar-order", args.id.to_string())?;
@@ -362,7 +365,7 @@ pub fn guarded(
     has_certificate: bool,
     openness: &cli::Openness,
 ) -> Result<(), Error> {
-    if address.ip().is_loopback() || has_certificate || openness.insecure_cluster {
+    if is_guarded(address, has_certificate, openness) {
         return Ok(());
     }
     Err(Error::Usage(format!(
@@ -370,6 +373,27 @@ pub fn guarded(
          services prove who they are with --cluster-ca, --cluster-cert and --cluster-key (`bazaar cert new` makes them), \
          listen on 127.0.0.1, or say --insecure-cluster"
     )))
+}
+
+/// The same of where a service is asked for its metrics: over TLS by those who have certificates, in the clear by whoever
+/// reaches it.
+pub fn metrics_guarded(
+    address: SocketAddr,
+    has_certificate: bool,
+    openness: &cli::Openness,
+) -> Result<(), Error> {
+    if is_guarded(address, has_certificate, openness) {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "--metrics {address} can be reached from other machines, and whoever reaches it would read all that is in it: have it \
+         serve TLS, and its metrics to certificates of the cluster's alone, with --cluster-ca, --cluster-cert and --cluster-key \
+         (`bazaar cert new` makes them), be asked on 127.0.0.1, or say --insecure-cluster"
+    )))
+}
+
+fn is_guarded(address: SocketAddr, has_certificate: bool, openness: &cli::Openness) -> bool {
+    address.ip().is_loopback() || has_certificate || openness.insecure_cluster
 }
 
 fn origins(catalogs: &[Origin]) -> Vec<String> {
@@ -402,18 +426,49 @@ impl Export for Expiries {
     }
 }
 
+/// Where a service is asked for its metrics.
+struct Asked {
+    address: SocketAddr,
+    /// In the clear where there is none.
+    tls: Option<tls::Server>,
+}
+
+/// Where that is, if anywhere: on this machine in the clear, and beyond it over TLS, by the service's own certificate.
+fn asked(
+    address: Option<SocketAddr>,
+    (files, cluster): (&cli::Cluster, Option<&Cluster>),
+    openness: &cli::Openness,
+) -> Result<Option<Asked>, Error> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    metrics_guarded(address, cluster.is_some(), openness)?;
+    let proofs = files.files().zip(cluster);
+    let proofs = proofs.filter(|_| !address.ip().is_loopback());
+    let tls = proofs.map(|(files, cluster)| {
+        let clients = ClientCertificates {
+            authorities: None,
+            are_required: false,
+            cluster: Some(cluster.clone()),
+        };
+        tls::Server::load(files.certificate, files.key, clients, &monitor::PROTOCOLS)
+    });
+    let tls = tls.transpose()?;
+    Ok(Some(Asked { address, tls }))
+}
+
 /// Answers for a service, where it is wanted, until what is returned is dropped.
 fn monitored(
-    address: Option<SocketAddr>,
+    asked: Option<Asked>,
     purpose: &str,
     monitor: &Monitor,
     inherited: &mut Inherited,
 ) -> Result<Option<Task<()>>, Error> {
-    let Some(address) = address else {
+    let Some(Asked { address, tls }) = asked else {
         return Ok(None);
     };
     let listener = bind(address, purpose.to_owned(), "--metrics", inherited)?;
-    let serving = monitor::serve(listener, monitor.clone());
+    let serving = monitor::serve((listener, tls), monitor.clone());
     Ok(Some(tasks::spawn("metrics", serving)))
 }
 

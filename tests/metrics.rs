@@ -330,7 +330,13 @@ fn is_rare(name: &str) -> bool {
 fn alarms_go_off_when_they_should_and_not_otherwise() {
     for args in [
         &["check", "rules", ALERTS][..],
-        &["check", "config", "deploy/prometheus/prometheus.yml"],
+        // Its certificates are where it runs.
+        &[
+            "check",
+            "config",
+            "--syntax-only",
+            "deploy/prometheus/prometheus.yml",
+        ],
         &["test", "rules", "deploy/prometheus/alerts_test.yml"],
     ] {
         if let Some((is_good, said)) = promtool(args, "") {

@@ -1,5 +1,13 @@
 //! Who is believed, and who may do what, where services prove who they are.
+//!
+//! - [`calls`]: every method, by every role;
+//! - [`metrics`]: what services say of themselves;
+//! - [`https`]: certificates of a gateway for clients, and of its clients, that are replaced;
+//! - [`scan`]: what is accepted of another's TLS.
 
+mod calls;
+mod https;
+mod metrics;
 mod scan;
 
 use std::future::Future;
@@ -10,8 +18,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rpc::connect::{self, Security};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tls::{Cluster, Expected, Files, Role};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -57,6 +66,29 @@ fn files(certs: &Path, name: &str) -> Files {
         certificate: certs.join(format!("{name}.crt")),
         key: certs.join(format!("{name}.key")),
     }
+}
+
+/// What a client that knows of no clusters believes and shows, as Prometheus, `curl` and browsers do: an authority, and a
+/// certificate of its own, if it has one.
+fn client(authority: &Path, own: Option<&Files>) -> Arc<ClientConfig> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(authority).unwrap() {
+        authorities.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(authorities);
+    Arc::new(match own {
+        None => config.with_no_client_auth(),
+        Some(own) => {
+            let chain = CertificateDer::pem_file_iter(&own.certificate).unwrap();
+            let chain = chain.map(Result::unwrap).collect();
+            let key = PrivateKeyDer::from_pem_file(&own.key).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    })
 }
 
 fn replica(id: u32) -> Expected {
@@ -463,7 +495,7 @@ struct Up {
     admin: SocketAddr,
     dir: tempfile::TempDir,
     process: Process,
-    _ports: Ports,
+    ports: Ports,
 }
 
 impl Up {
@@ -490,7 +522,7 @@ impl Up {
             admin,
             dir,
             process,
-            _ports: ports,
+            ports,
         }
     }
 
@@ -735,8 +767,23 @@ fn beyond_loopback_a_service_wants_certificates_or_to_be_told_that_it_may_do_wit
         "--id=1",
         "--catalog=http://127.0.0.1:1",
     ];
-    for service in [&catalog[..], &order] {
-        let refused = run(service);
+    let on_loopback = |service: &[&str]| -> Vec<String> {
+        let flags = service
+            .iter()
+            .map(|flag| flag.replace("--listen=0.0.0.0", "--listen=127.0.0.1"));
+        let asked = "--metrics=0.0.0.0:0".to_owned();
+        flags.chain([asked]).collect()
+    };
+    let owned = |service: &[&str]| -> Vec<String> {
+        service.iter().map(|flag| (*flag).to_owned()).collect()
+    };
+    for service in [
+        owned(&catalog),
+        owned(&order),
+        on_loopback(&catalog),
+        on_loopback(&order),
+    ] {
+        let refused = run(&service);
         let message = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(2), "{message}");
         for remedy in ["--cluster-ca", "bazaar cert new", "--insecure-cluster"] {

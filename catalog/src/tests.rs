@@ -3,6 +3,7 @@
 mod harness;
 mod trading;
 mod leases;
+mod identities;
 mod taking;
 mod restarts;
 mod healing;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{CommandFactory, Parser};
 
 use super::{Cli, Command};
-use crate::service::guarded;
+use crate::service::{guarded, metrics_guarded};
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
@@ -66,9 +66,12 @@ fn units_and_their_settings_are_command_lines_that_bazaar_takes() {
         }
         let cli = Cli::try_parse_from(&line).unwrap_or_else(|error| panic!("{unit}: {error}"));
         // What it would not start with.
-        let (address, cluster, openness) = match cli.into_command() {
-            Command::Catalog(args) => (args.listen, args.cluster, args.openness),
-            Command::Order(args) => (args.address().unwrap(), args.cluster, args.openness),
+        let (address, metrics, cluster, openness) = match cli.into_command() {
+            Command::Catalog(args) => (args.listen, args.metrics, args.cluster, args.openness),
+            Command::Order(args) => {
+                let address = args.address().unwrap();
+                (address, args.metrics, args.cluster, args.openness)
+            }
             Command::Gateway(args) => {
                 let is_open = !args.front.admin.ip().is_loopback();
                 let proves = args.front.tls.https().is_some() && args.cluster.files().is_some();
@@ -80,7 +83,38 @@ fn units_and_their_settings_are_command_lines_that_bazaar_takes() {
         let has_certificate = cluster.files().is_some();
         guarded(address, has_certificate, &openness)
             .unwrap_or_else(|error| panic!("{unit}: {error}"));
+        let metrics = metrics.expect("Prometheus asks it");
+        metrics_guarded(metrics, has_certificate, &openness)
+            .unwrap_or_else(|error| panic!("{unit}: {error}"));
     }
+}
+
+/// Beyond loopback both are encrypted where services have certificates, as all of them have here.
+#[test]
+fn probes_and_prometheus_ask_over_tls() {
+    let read = |file: &str| fs::read_to_string(deploy().join(file)).unwrap();
+    let probes = read("kubernetes/bazaar.yaml");
+    let asked: Vec<_> = probes
+        .lines()
+        .filter(|line| line.contains("httpGet:"))
+        .collect();
+    assert!(asked.len() > 2, "{asked:?}");
+    for probe in asked {
+        assert!(probe.contains("scheme: HTTPS"), "{probe}");
+    }
+    let prometheus = read("prometheus/prometheus.yml");
+    let of = |key: &str| {
+        prometheus
+            .lines()
+            .filter(|line| line.trim_start().starts_with(key))
+            .count()
+    };
+    let jobs = of("- job_name:");
+    assert_eq!(
+        (of("scheme: https"), of("tls_config:")),
+        (jobs, jobs),
+        "of {jobs} jobs"
+    );
 }
 
 #[test]

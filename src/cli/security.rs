@@ -38,7 +38,8 @@ impl Cluster {
 /// Whether a service listens to everybody.
 #[derive(Debug, Clone, Args)]
 pub struct Openness {
-    /// Listen beyond this machine without certificates: whoever reaches the address is believed whatever it says
+    /// Listen beyond this machine without certificates: whoever reaches the address is believed whatever it says, and reads the
+    /// metrics
     #[arg(long, env = "BAZAAR_INSECURE_CLUSTER", value_parser = BoolishValueParser::new())]
     pub insecure_cluster: bool,
 }

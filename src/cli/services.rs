@@ -314,7 +314,8 @@ pub struct Catalog {
     pub cluster: Cluster,
     #[command(flatten)]
     pub openness: Openness,
-    /// Where /healthz, /readyz (`active` or `standby`) and /metrics are asked; nowhere unless it is given
+    /// Where /healthz, /readyz (`active` or `standby`) and /metrics are asked; nowhere unless it is given. Beyond this machine over TLS, and
+    /// /metrics by certificates of the cluster's alone
     #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
     pub metrics: Option<SocketAddr>,
     #[command(flatten)]
@@ -379,7 +380,8 @@ pub struct Order {
     pub cluster: Cluster,
     #[command(flatten)]
     pub openness: Openness,
-    /// Where /healthz, /readyz (`leader` or `follower`) and /metrics are asked; nowhere unless it is given
+    /// Where /healthz, /readyz (`leader` or `follower`) and /metrics are asked; nowhere unless it is given. Beyond this machine over TLS, and
+    /// /metrics by certificates of the cluster's alone
     #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
     pub metrics: Option<SocketAddr>,
     #[command(flatten)]

@@ -331,7 +331,12 @@ impl Bazaar {
 
     /// Where the admin API listens.
     pub fn admin_address(&self) -> SocketAddr {
-        self.ports.address(GATEWAYS[0].admin)
+        self.gateway_admin_address(0)
+    }
+
+    /// The same of any gateway.
+    pub fn gateway_admin_address(&self, gateway: usize) -> SocketAddr {
+        self.ports.address(GATEWAYS[gateway].admin)
     }
 
     /// Asks the admin API. Checks of policies let all others go first.

@@ -1,11 +1,11 @@
 //! What each listener of `bazaar up --secure` accepts of another's TLS: asked by OpenSSL's `s_client`, one version and one
 //! cipher after another, as scanners of TLS do.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
 use super::Up;
-use crate::harness::skip;
+use crate::harness::{Process, skip, wait_until};
 
 /// What was agreed on.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,6 +64,31 @@ fn services(up: &Up) -> Vec<SocketAddr> {
     all
 }
 
+/// A replica that is asked for its metrics from anywhere, as `up`'s are not; returns where.
+fn monitored(up: &Up) -> (Process, SocketAddr) {
+    let at = up.ports.address(2);
+    let file = |name: &str| up.file(name).display().to_string();
+    let replica = Process::start(
+        "monitored",
+        up.dir.path(),
+        [
+            "order".to_owned(),
+            "--id=1".to_owned(),
+            "--listen=127.0.0.1:0".to_owned(),
+            format!("--metrics=0.0.0.0:{}", at.port()),
+            "--catalog=https://127.0.0.1:1".to_owned(),
+            format!("--data-dir={}", up.dir.path().join("monitored").display()),
+            format!("--cluster-ca={}", file("ca.crt")),
+            format!("--cluster-cert={}", file("order-1.crt")),
+            format!("--cluster-key={}", file("order-1.key")),
+        ],
+    );
+    wait_until("its listener for metrics", || {
+        TcpStream::connect(at).is_ok()
+    });
+    (replica, at)
+}
+
 #[test]
 fn nothing_but_what_is_held_to_be_safe_today_is_agreed_on() {
     if Command::new("openssl").arg("version").output().is_err() {
@@ -73,11 +98,10 @@ fn nothing_but_what_is_held_to_be_safe_today_is_agreed_on() {
     let up = Up::start();
     let services = services(&up);
     assert_eq!(services.len(), 4, "{}", up.process.out());
-    let all = || {
-        [up.clients, up.admin]
-            .into_iter()
-            .chain(services.iter().copied())
-    };
+    let (_monitored, metrics) = monitored(&up);
+    // By clients that need not prove who they are.
+    let open = [up.clients, up.admin, metrics];
+    let all = || open.into_iter().chain(services.iter().copied());
     for address in all() {
         for old in ["-tls1", "-tls1_1"] {
             let flags = [old, "-cipher", "ALL:@SECLEVEL=0"];
@@ -108,7 +132,7 @@ fn nothing_but_what_is_held_to_be_safe_today_is_agreed_on() {
     let mut agreed = Vec::new();
     for cipher in ciphers() {
         let flags = ["-tls1_2", "-cipher", &format!("{cipher}:@SECLEVEL=0")];
-        for address in [up.clients, up.admin] {
+        for address in open {
             agreed.extend(connect(address, &up, &flags).map(|agreed| agreed.cipher));
         }
     }

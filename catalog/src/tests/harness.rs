@@ -10,6 +10,7 @@ use domain::{Price, ReplicaId, StockName};
 use rpc::listen::{self, Incoming, Limits};
 use rpc::release::BazaarProtocol;
 use storage::damage::DamageReceiver;
+use tls::{Cluster, Expected, Role};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,6 +65,18 @@ impl Running {
     pub async fn start_within(disk: &Disk, lease: Duration, limits: Limits) -> Self {
         let parts = parts(disk, lease);
         Self::spawn(move |listener, stopped| serve(parts, (listener, limits), stopped)).await
+    }
+
+    /// The same where whoever connects proves who they are.
+    pub async fn start_secured(disk: &Disk, lease: Duration, cluster: Cluster) -> Self {
+        let parts = parts(disk, lease);
+        let serve =
+            move |listener: TcpListener, stopped| serve(parts, (listener, Some(cluster)), stopped);
+        let running = Self::spawn(serve).await;
+        Self {
+            url: running.url.replace("http:", "https:"),
+            ..running
+        }
     }
 
     /// A service that the test reads into.
@@ -122,6 +135,12 @@ impl Running {
         CatalogClient::new(rpc::connect::lazy(&self.url, &Security::NONE).unwrap())
     }
 
+    /// The same, of a catalog that wants to know who it is: a connection of its own for each.
+    pub fn client_of(&self, cluster: &Cluster) -> Client {
+        let security = Security::of(Some(cluster), Expected::Role(Role::Catalog));
+        CatalogClient::new(rpc::connect::lazy(&self.url, &security).unwrap())
+    }
+
     /// A client that has little room for what it does not take.
     pub fn narrow_client(&self) -> Client {
         let endpoint = Endpoint::from_shared(self.url.clone()).unwrap();
@@ -166,7 +185,7 @@ impl Running {
 }
 
 /// Who elects.
-pub struct Elector(Client);
+pub struct Elector(pub Client);
 
 impl Elector {
     /// A client of a leader elected for the next epoch, once the catalog serves.
@@ -211,11 +230,7 @@ pub fn parts(disk: &Disk, lease: Duration) -> Parts {
     }
 }
 
-async fn serve(
-    parts: Parts,
-    listener: (TcpListener, Limits),
-    stopped: Stopped,
-) -> Result<(), Error> {
+async fn serve(parts: Parts, listener: impl Into<Incoming>, stopped: Stopped) -> Result<(), Error> {
     let (_nobody, elsewhere) = watch::channel(None);
     let server = Server {
         parts: async { Ok(parts) },

@@ -23,6 +23,9 @@ use crate::suite::{Place, buy, commit, elect_and_buy, order, replica, staged};
 /// Far above what a commit takes on a busy machine, and far below what a test may take.
 const SHORT: Duration = Duration::from_millis(1500);
 
+/// Longest wait for what a server does soon.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// For how long a beat stands still here before another writer takes over.
 const LEASE: Duration = Duration::from_millis(300);
 
@@ -819,6 +822,57 @@ async fn with_verify_full_only_the_host_that_was_asked_for_is_believed() {
             other => panic!("{mode} {host}: {other:?}"),
         }
     }
+}
+
+/// A catalog that stands by was started long before it is connected again.
+#[tokio::test]
+async fn a_server_is_believed_by_the_authorities_that_the_file_names_when_it_is_connected_to() {
+    if test_postgres::programs().is_none() {
+        test_postgres::skip::skip("PostgreSQL", "scripts/test-setup installs it");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    test_postgres::process::chown(dir.path());
+    let own = Certificates::make(dir.path());
+    let others_dir = tempfile::tempdir().unwrap();
+    let others = Certificates::make(others_dir.path());
+    let cluster = Cluster::start(&Options {
+        settings: vec![
+            ("ssl", "on".into()),
+            ("ssl_cert_file", own.certificate.display().to_string()),
+            ("ssl_key_file", own.key.display().to_string()),
+        ],
+        ..Options::default()
+    });
+    let cluster = cluster.expect("there is PostgreSQL");
+    cluster.sql("CREATE DATABASE bazaar");
+    let roots = others_dir.path().join("roots.pem");
+    std::fs::copy(&own.authority, &roots).unwrap();
+    let url = format!(
+        "postgres://{SUPERUSER}@localhost:{}/bazaar?sslmode=verify-full&sslrootcert={}",
+        cluster.port(),
+        roots.display()
+    );
+    let options = options(&url);
+    let connect = async || {
+        let mut store = open(options.clone()).await?;
+        store.close().await?;
+        Ok::<_, OpenError>(())
+    };
+    connect().await.unwrap();
+    // A file that is just being written changes nothing.
+    std::fs::write(&roots, "").unwrap();
+    connect().await.unwrap();
+    // The server gets a certificate by another authority.
+    std::fs::copy(&others.certificate, &own.certificate).unwrap();
+    std::fs::copy(&others.key, &own.key).unwrap();
+    cluster.sql("SELECT pg_reload_conf()");
+    let began = Instant::now();
+    while connect().await.is_ok() {
+        assert!(began.elapsed() < PATIENCE, "the server shows what it did");
+    }
+    std::fs::copy(&others.authority, &roots).unwrap();
+    connect().await.unwrap();
 }
 
 /// Term *and* beat: a writer that was silent for as long as a lease, and goes on just then, keeps it.

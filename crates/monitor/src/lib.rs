@@ -1,5 +1,5 @@
 //! What a service says of itself over HTTP, for load balancers, supervisors and Prometheus: whether it is alive and
-//! ready, and its figures. It changes nothing and tells no secrets, so nobody is asked who they are.
+//! ready, which anybody may ask, and its figures, which over TLS only those get who have a certificate of the cluster's.
 //!
 //! - `listener`: connections, of which there are few, each with one request;
 //! - [`health`]: the same over gRPC;
@@ -26,7 +26,7 @@ mod listener;
 pub mod health;
 pub mod figures;
 
-pub use listener::serve;
+pub use listener::{PROTOCOLS, serve};
 
 /// What a service is at the moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,9 @@ pub enum Readiness {
     /// Why it does not.
     NotReady(Cow<'static, str>),
 }
+
+/// What whoever reaches the listener may ask.
+const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Of a service that only comes to its end.
 const STOPPING: Readiness = Readiness::NotReady(Cow::Borrowed("stopping"));
@@ -132,9 +135,17 @@ impl Monitor {
     }
 
     /// `/healthz` says whether it is alive, `/readyz` its role, with 503 where it has none yet, and `/metrics` its
-    /// figures.
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    /// figures. Who is not of the cluster gets the first two alone, as probes do, which have no certificates.
+    fn answer(
+        &self,
+        (method, path): (&Method, &str),
+        is_of_cluster: impl FnOnce() -> bool,
+    ) -> Response<Full<Bytes>> {
         let plain = |status, body: String| respond(status, "text/plain; charset=utf-8", body);
+        if !OPEN_PATHS.contains(&path) && !is_of_cluster() {
+            let advice = "show a certificate of the cluster's, a viewer's for one; without, there are /healthz and /readyz\n";
+            return plain(StatusCode::FORBIDDEN, advice.into());
+        }
         if ![Method::GET, Method::HEAD].contains(method) {
             let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
             let methods = "GET, HEAD".parse().expect("it is a header's value");
@@ -197,7 +208,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     async fn ask(monitor: &Monitor, path: &str) -> (u16, String) {
-        let answer = monitor.answer(&Method::GET, path);
+        let answer = monitor.answer((&Method::GET, path), || true);
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -236,16 +247,32 @@ mod tests {
         monitor.stop();
         assert_eq!(ask(&monitor, "/readyz").await, (503, "stopping\n".into()));
         assert_eq!(ask(&monitor, "/status").await.0, 404);
-        let posted = monitor.answer(&Method::POST, "/readyz");
+        let posted = monitor.answer((&Method::POST, "/readyz"), || true);
         assert_eq!(posted.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(posted.headers()[ALLOW], "GET, HEAD");
+    }
+
+    #[test]
+    fn who_is_not_of_the_cluster_may_ask_what_probes_ask_and_nothing_else() {
+        let monitor = Monitor::default();
+        for (path, status) in [
+            ("/healthz", 200),
+            ("/readyz", 503),
+            ("/metrics", 403),
+            ("/status", 403),
+            ("/healthz/", 403),
+            ("/readyz/../metrics", 403),
+        ] {
+            let answer = monitor.answer((&Method::GET, path), || false);
+            assert_eq!(answer.status().as_u16(), status, "{path}");
+        }
     }
 
     #[tokio::test]
     async fn connections_that_say_nothing_keep_nobody_from_asking() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let _serving = daemon::tasks::spawn("monitor", serve(listener, Monitor::default()));
+        let _serving = daemon::tasks::spawn("monitor", serve((listener, None), Monitor::default()));
         let mut silent = Vec::new();
         for _ in 0..2 * listener::CONNECTIONS_MAX {
             silent.push(TcpStream::connect(address).await.unwrap());

@@ -11,13 +11,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tokio_util::either::Either;
 
 use crate::Monitor;
 
 /// Connections at a time. For one more, the oldest ends: so nobody who asks at once is kept from it by those who say nothing.
 pub(crate) const CONNECTIONS_MAX: usize = 64;
 
-/// How long one may take from its beginning to its end.
+/// How long one may take from its beginning to its end, a handshake included.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Bytes of a request's head: the least that hyper takes.
@@ -26,8 +27,11 @@ const HEAD_BYTES_MAX: usize = 8 << 10;
 /// Pause after accepting failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Answers whoever asks, for as long as it is polled.
-pub async fn serve(listener: TcpListener, monitor: Monitor) {
+/// What is spoken over TLS (RFC 7301).
+pub const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+
+/// Answers whoever asks, over TLS where there is a certificate, for as long as it is polled.
+pub async fn serve((listener, tls): (TcpListener, Option<tls::Server>), monitor: Monitor) {
     let mut connections: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
         match listener.accept().await {
@@ -38,9 +42,9 @@ pub async fn serve(listener: TcpListener, monitor: Monitor) {
                 {
                     oldest.abort();
                 }
-                let monitor = monitor.clone();
+                let answered = answer(stream, tls.clone(), monitor.clone());
                 connections.push_back(tasks::spawn_for_caller(async move {
-                    let _ = timeout(CONNECTION_TIME_MAX, answer(stream, monitor)).await;
+                    let _ = timeout(CONNECTION_TIME_MAX, answered).await;
                 }));
             }
             Err(error) => {
@@ -51,9 +55,22 @@ pub async fn serve(listener: TcpListener, monitor: Monitor) {
     }
 }
 
-async fn answer(stream: TcpStream, monitor: Monitor) {
+async fn answer(stream: TcpStream, tls: Option<tls::Server>, monitor: Monitor) {
+    let (stream, shown) = match tls {
+        None => (Either::Left(stream), None),
+        Some(tls) => match tls.accept(stream).await {
+            Ok((stream, chain)) => (stream, Some((tls, chain))),
+            Err(error) => {
+                return tracing::debug!(%error, "no TLS came about with who asks for the metrics");
+            }
+        },
+    };
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let answer = monitor.answer(request.method(), request.uri().path());
+        let asked = (request.method(), request.uri().path());
+        let answer = monitor.answer(asked, || {
+            let shown = shown.as_ref();
+            shown.is_none_or(|(tls, chain)| tls.judge(chain).principal.is_some())
+        });
         async move { Ok::<_, Infallible>(answer) }
     });
     let served = http1::Builder::new()

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -103,6 +104,7 @@ impl Connection {
             scheme,
             progress,
             place,
+            is_last: AtomicBool::default(),
         });
         let service = service_fn({
             let peer = Arc::clone(&peer);
@@ -130,6 +132,12 @@ impl Connection {
             self.finish();
         }
         self.serving.as_mut().poll(cx)
+    }
+
+    /// From now on each answer over HTTP/1 says that it was the last, and is: a request that is on its way is not lost. Over
+    /// HTTP/2 [`finish`](Self::finish) loses none.
+    pub(super) fn say_last(&self) {
+        self.peer.is_last.store(true, Ordering::Relaxed);
     }
 
     /// From now on it takes no more requests, says so where the protocol can, and ends once all
@@ -167,6 +175,8 @@ struct Peer {
     scheme: Scheme,
     progress: Arc<Progress>,
     place: Place,
+    /// See [`Connection::say_last`].
+    is_last: AtomicBool,
 }
 
 impl Peer {
@@ -196,7 +206,7 @@ impl Peer {
             Box::pin(self.read_and_decide((head, &noted), body, held)).await
         };
         let mut response = without_body(&head.method, response);
-        if self.gateway.stage.is_closing() {
+        if self.gateway.stage.is_closing() || self.is_last.load(Ordering::Relaxed) {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

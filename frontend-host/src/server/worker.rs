@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use daemon::tasks;
 use tls::PROVEN_FOR;
@@ -21,8 +22,12 @@ use super::connection::{Connection, prepare};
 use super::finish::Watcher;
 use super::progress::CHECK_INTERVAL;
 use super::slot::{WorkerSlot, WorkerStats};
-use crate::config::WORKERS_STOP_TIME_MAX;
+use crate::config::{DRAIN_TIME_MAX, WORKERS_STOP_TIME_MAX};
 use crate::handler::Gateway;
+
+/// How often it is looked whether a client is still believed: so often that one which is not, and is told by another answer
+/// that it was the last, has ended as soon as others that are believed no more.
+const BELIEVED_FOR: Duration = PROVEN_FOR.saturating_sub(CHECK_INTERVAL);
 
 /// Connections that wait for a worker to take them up.
 const INBOX_MAX: usize = 256;
@@ -156,9 +161,8 @@ async fn serve(accepted: Accepted) {
     };
     let mut connection = Connection::new(stream, place, gateway, slot, finish);
     let mut checks = interval(CHECK_INTERVAL);
-    let mut is_finishing = false;
-    let mut look_again_at = Instant::now() + PROVEN_FOR;
-    let mut is_served = true;
+    let mut ending = Ending::No;
+    let mut look_again_at = Instant::now() + BELIEVED_FOR;
     poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.poll(cx) {
             if let Err(error) = ended {
@@ -167,29 +171,65 @@ async fn serve(accepted: Accepted) {
             return Poll::Ready(());
         }
         while checks.poll_tick(cx).is_ready() {
-            if is_served
-                && let Some((tls, chain)) = tls.as_ref().zip(chain.as_deref())
-                && Instant::now() >= look_again_at
-            {
-                look_again_at = Instant::now() + PROVEN_FOR;
-                is_served = tls.is_served(chain);
-            }
-            if is_served && !connection.is_overdue() {
+            let now = Instant::now();
+            let before = ending;
+            ending = ending.at_check(now, connection.is_overdue(), || {
+                let shown = tls.as_ref().zip(chain.as_deref());
+                let is_due = now >= look_again_at;
+                if is_due {
+                    look_again_at = now + BELIEVED_FOR;
+                }
+                !is_due || shown.is_none_or(|(tls, chain)| tls.is_served(chain))
+            });
+            if ending == before {
                 continue;
             }
-            if is_finishing {
-                tracing::debug!(client = %connection.client(), "its client took too long");
-                return Poll::Ready(());
+            match ending {
+                Ending::No => {}
+                Ending::Said => connection.say_last(),
+                Ending::Finishing { .. } => {
+                    connection.finish();
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Ending::Over => {
+                    tracing::debug!(client = %connection.client(), "its client took too long");
+                    return Poll::Ready(());
+                }
             }
-            // Until the next check it may say so, and end by itself.
-            is_finishing = true;
-            connection.finish();
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
         }
         Poll::Pending
     })
     .await;
+}
+
+/// How far a connection has got on its way to an end that its client does not want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// Its client is believed no more, and its next answer says that it is the last.
+    Said,
+    /// It takes no more requests, and may finish until then what it has.
+    Finishing {
+        until: Instant,
+    },
+    Over,
+}
+
+impl Ending {
+    /// What is so from a check on. `is_served` tells whether the client is still served, for what it has shown.
+    fn at_check(self, now: Instant, is_overdue: bool, is_served: impl FnOnce() -> bool) -> Self {
+        match self {
+            Self::Finishing { until } if is_overdue || now >= until => Self::Over,
+            // Until the next check it may say so, and end by itself.
+            Self::No | Self::Said if is_overdue => Self::Finishing { until: now },
+            Self::Said => Self::Finishing {
+                until: now + DRAIN_TIME_MAX,
+            },
+            Self::No if !is_served() => Self::Said,
+            same => same,
+        }
+    }
 }
 
 /// Agrees with a client on how the connection is encrypted, for which it has as long as for a request's head, and not
@@ -213,6 +253,38 @@ async fn encrypted(
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             },
             () = &mut told => return Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_believed_no_more_hears_it_and_has_time_for_its_last_answer() {
+        let now = Instant::now();
+        let after = |ending: Ending, checks: u32, is_served| {
+            ending.at_check(now + checks * CHECK_INTERVAL, false, || is_served)
+        };
+        assert_eq!(after(Ending::No, 0, true), Ending::No);
+        let said = after(Ending::No, 1, false);
+        assert_eq!(said, Ending::Said);
+        let finishing = after(said, 2, false);
+        let until = now + 2 * CHECK_INTERVAL + DRAIN_TIME_MAX;
+        assert_eq!(finishing, Ending::Finishing { until });
+        assert_eq!(after(finishing, 3, false), finishing);
+        assert_eq!(finishing.at_check(until, false, || false), Ending::Over);
+    }
+
+    #[test]
+    fn a_client_that_takes_too_long_has_until_the_next_check() {
+        let now = Instant::now();
+        for ending in [Ending::No, Ending::Said] {
+            let finishing = ending.at_check(now, true, || true);
+            assert_eq!(finishing, Ending::Finishing { until: now });
+            let next = now + CHECK_INTERVAL;
+            assert_eq!(finishing.at_check(next, true, || true), Ending::Over);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use daemon::tasks;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
@@ -123,7 +123,10 @@ impl Connection {
             let connected = host.config.connect_raw(stream, NoTls).await;
             connected.map(|(client, connection)| Self::driven(client, connection))
         } else if let Some(connector) = &host.connector {
-            let connected = host.config.connect(connector.clone()).await;
+            let connector = connector.clone();
+            let connector = spawn_blocking(move || connector.now()).await;
+            let connector = connector.map_err(|error| (error.to_string(), None))?;
+            let connected = host.config.connect(connector).await;
             connected.map(|(client, connection)| Self::driven(client, connection))
         } else {
             let connected = host.config.connect(NoTls).await;

@@ -1,7 +1,7 @@
 //! TLS to the database, and who is believed to be it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,8 +15,60 @@ use tokio_postgres_rustls_improved::MakeRustlsConnect;
 
 use super::error::PostgresError;
 
-/// Makes connections that are encrypted.
-pub(super) type Connector = MakeRustlsConnect;
+/// Makes connections that are encrypted. Clones are of one.
+///
+/// The file of authorities is read for each: a catalog that stands by may be connected again after months, and has to
+/// believe then whom the file names by then.
+#[derive(Clone)]
+pub(super) struct Connector(Arc<Inner>);
+
+struct Inner {
+    verification: Verification,
+    last: Mutex<Last>,
+}
+
+/// What did at last.
+struct Last {
+    made: MakeRustlsConnect,
+    /// Why the file did not since, as the log has it.
+    problem: Option<String>,
+}
+
+impl Connector {
+    /// # Errors
+    /// Where the file cannot be used.
+    pub(super) fn new(verification: Verification) -> Result<Self, PostgresError> {
+        let made = made(&verification)?;
+        let problem = None;
+        Ok(Self(Arc::new(Inner {
+            verification,
+            last: Mutex::new(Last { made, problem }),
+        })))
+    }
+
+    /// For a connection that is made now. Where the file will not do, what it said last stays in force, and the log says so
+    /// once. Reads it: not for a thread that serves.
+    pub(super) fn now(&self) -> MakeRustlsConnect {
+        let made = made(&self.0.verification);
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match made {
+            Ok(made) => {
+                *last = Last {
+                    made,
+                    problem: None,
+                }
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                if last.problem.as_ref() != Some(&problem) {
+                    tracing::error!(%problem, "a file has changed and will not do: what it said before stays in force");
+                    last.problem = Some(problem);
+                }
+            }
+        }
+        last.made.clone()
+    }
+}
 
 /// Who is believed to be the server.
 #[derive(Debug)]
@@ -29,21 +81,21 @@ pub(super) enum Verification {
     Full(PathBuf),
 }
 
-pub(super) fn connector(verification: Verification) -> Result<Connector, PostgresError> {
+fn made(verification: &Verification) -> Result<MakeRustlsConnect, PostgresError> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| PostgresError::Url(error.to_string()))?;
     let of_roots = match verification {
         Verification::Full(path) => {
-            let config = config.with_root_certificates(roots(&path)?);
+            let config = config.with_root_certificates(roots(path)?);
             return Ok(MakeRustlsConnect::new(config.with_no_client_auth()));
         }
         Verification::Chain(path) => {
-            let roots = Arc::new(roots(&path)?);
+            let roots = Arc::new(roots(path)?);
             let of_roots =
                 WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
-            Some(of_roots.map_err(|error| unusable(&path, error.to_string()))?)
+            Some(of_roots.map_err(|error| unusable(path, error.to_string()))?)
         }
         Verification::None => None,
     };

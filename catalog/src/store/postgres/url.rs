@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::str::FromStr;
@@ -16,7 +17,7 @@ use tokio::io::DuplexStream;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::error::PostgresError;
-use super::tls::{self, Connector, Verification};
+use super::tls::{Connector, Verification};
 
 /// How long a connection's data may be unacknowledged, unless the URL says otherwise.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ pub struct StoreUrl {
     pub(super) config: tokio_postgres::Config,
     /// `None` for a connection without TLS.
     pub(super) connector: Option<Connector>,
+    /// See [`risk`](Self::risk).
+    risk: Option<&'static str>,
     /// Only in a simulation: over no network.
     pub(super) dial: Option<Dial>,
 }
@@ -53,7 +56,8 @@ impl StoreUrl {
     /// Reads `postgres://user:password@host:port/database?option=value&…`, and the certificates that it names.
     ///
     /// # Errors
-    /// Where it is not one, without showing what it says.
+    /// Where it is not one, or names another machine and does not say whether that is to prove who it is, without showing
+    /// what it says.
     pub fn parse(url: &str) -> Result<Self, PostgresError> {
         let wrong = |problem: String| PostgresError::Url(problem);
         if !["postgres://", "postgresql://"]
@@ -96,16 +100,27 @@ impl StoreUrl {
                 "percent-encode the password and other values: @ as %40, ? as %3F, & as %26";
             return Err(wrong(problem.into()));
         }
+        let is_here = is_on_this_machine(&config);
         // What a local socket carries stays on the machine; libpq has no TLS there either.
         let mode = match config.get_hosts().iter().all(is_local) {
             true => Mode::Disable,
-            false => mode.unwrap_or(Mode::Prefer),
+            false => match mode {
+                Some(mode) => mode,
+                None if is_here => Mode::Prefer,
+                None => return Err(wrong(UNSAID.into())),
+            },
         };
         config.ssl_mode(match mode {
             Mode::Disable => SslMode::Disable,
             Mode::Prefer => SslMode::Prefer,
             Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
         });
+        let risk = match (mode, &roots) {
+            _ if is_here => None,
+            (Mode::Disable, _) => Some(IN_THE_CLEAR),
+            (Mode::Prefer, _) | (Mode::Require, None) => Some(UNPROVEN),
+            (Mode::Require | Mode::VerifyCa | Mode::VerifyFull, _) => None,
+        };
         let verification = match (mode, roots) {
             (Mode::Disable, _) => None,
             (Mode::Prefer, _) | (Mode::Require, None) => Some(Verification::None),
@@ -118,7 +133,7 @@ impl StoreUrl {
                 return Err(wrong(problem.into()));
             }
         };
-        let connector = verification.map(tls::connector).transpose()?;
+        let connector = verification.map(Connector::new).transpose()?;
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
@@ -139,8 +154,14 @@ impl StoreUrl {
         Ok(Self {
             config,
             connector,
+            risk,
             dial: None,
         })
+    }
+
+    /// What somebody on the way to the database could do, where it is on another machine and the URL lets them: for the log.
+    pub fn risk(&self) -> Option<&'static str> {
+        self.risk
     }
 
     /// The same in a simulation, where hosts are reached in another way, and without TLS.
@@ -157,6 +178,7 @@ impl StoreUrl {
         let Self {
             config,
             connector,
+            risk,
             dial,
         } = self;
         let (hosts, ports) = (config.get_hosts(), config.get_ports());
@@ -176,6 +198,7 @@ impl StoreUrl {
             Self {
                 config: one,
                 connector: connector.clone(),
+                risk: *risk,
                 dial: dial.clone(),
             }
         })
@@ -195,6 +218,33 @@ impl StoreUrl {
         configured
             .filter(|time| !time.is_zero())
             .unwrap_or(CONNECT_TIMEOUT)
+    }
+}
+
+/// Of a URL that leaves it open who is believed, where anybody on the way could answer.
+const UNSAID: &str = "names another machine, and does not say who is believed to be the database there: \
+    say sslmode=verify-full&sslrootcert=FILE, with the certificates of who vouches for it, in PEM; or, where nobody can \
+    answer in its place, sslmode=require, prefer or disable";
+
+/// See [`StoreUrl::risk`].
+const IN_THE_CLEAR: &str = "the database is on another machine, and with sslmode=disable whoever is on the way reads and \
+    changes what goes there: say sslmode=verify-full&sslrootcert=FILE";
+const UNPROVEN: &str = "the database is on another machine, and whoever answers there is believed to be it: say \
+    sslmode=verify-full&sslrootcert=FILE";
+
+/// Whether what is sent there stays on this machine.
+fn is_on_this_machine(config: &tokio_postgres::Config) -> bool {
+    let is_loopback = |host: &Host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
+            name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|it| it.is_loopback())
+        }
+    };
+    // Where there are addresses, names are but what certificates are to say.
+    match config.get_hostaddrs() {
+        [] => config.get_hosts().iter().all(is_loopback),
+        addresses => addresses.iter().all(IpAddr::is_loopback),
     }
 }
 
@@ -344,7 +394,7 @@ mod tests {
             url.map(|url| (url.config.get_ssl_mode(), url.connector.is_some()))
                 .map_err(|error| error.to_string())
         };
-        assert_eq!(mode(""), Ok((SslMode::Prefer, true)));
+        assert_eq!(mode("?sslmode=prefer"), Ok((SslMode::Prefer, true)));
         assert_eq!(mode("?sslmode=disable"), Ok((SslMode::Disable, false)));
         assert_eq!(mode("?sslmode=require"), Ok((SslMode::Require, true)));
         for (options, problem) in [
@@ -365,8 +415,57 @@ mod tests {
     }
 
     #[test]
+    fn another_machine_is_believed_unproven_only_where_the_url_says_so_and_then_that_is_a_risk() {
+        let parse = |place: &str, options: &str| {
+            let url = StoreUrl::parse(&format!("postgres://me@{place}/bazaar?{options}"));
+            url.map(|url| url.risk()).map_err(|error| error.to_string())
+        };
+        for place in [
+            "localhost",
+            "127.0.0.1:5433",
+            "[::1]",
+            "%2Frun%2Fpostgresql",
+            "localhost:1,127.0.0.1:2",
+        ] {
+            for options in ["", "sslmode=disable", "sslmode=prefer", "sslmode=require"] {
+                assert_eq!(parse(place, options), Ok(None), "{place} {options}");
+            }
+        }
+        let roots = tempfile::NamedTempFile::new().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let authority = rcgen::CertificateParams::default()
+            .self_signed(&key)
+            .unwrap();
+        std::fs::write(roots.path(), authority.pem()).unwrap();
+        let roots = format!("sslrootcert={}", roots.path().display());
+        for place in ["db", "10.0.0.1", "localhost,db", "[2001:db8::1]"] {
+            for options in ["", "connect_timeout=3", &roots] {
+                let refused = parse(place, options).unwrap_err();
+                assert!(
+                    refused.contains("sslmode=verify-full"),
+                    "{place}: {refused}"
+                );
+            }
+            assert_eq!(parse(place, "sslmode=disable"), Ok(Some(IN_THE_CLEAR)));
+            for mode in ["prefer", "require"] {
+                let options = format!("sslmode={mode}");
+                assert_eq!(parse(place, &options), Ok(Some(UNPROVEN)), "{place}");
+            }
+            for mode in ["require", "verify-ca", "verify-full"] {
+                let options = format!("sslmode={mode}&{roots}");
+                assert_eq!(parse(place, &options), Ok(None), "{place} {mode}");
+            }
+        }
+        // It is the address that is connected to.
+        let by_address = |address| parse("db", &format!("hostaddr={address}"));
+        assert_eq!(by_address("127.0.0.1"), Ok(None));
+        by_address("10.0.0.1").unwrap_err();
+    }
+
+    #[test]
     fn only_a_server_that_can_write_will_do() {
-        let url = StoreUrl::parse("postgres://me@db/bazaar?target_session_attrs=any").unwrap();
+        let url =
+            StoreUrl::parse("postgres://me@localhost/bazaar?target_session_attrs=any").unwrap();
         let wanted = url.config.get_target_session_attrs();
         assert_eq!(wanted, TargetSessionAttrs::ReadWrite);
     }
