@@ -396,6 +396,15 @@ impl Versions {
         })
     }
 
+    /// Writes into the log of changes what an operator does that changes no version; see [`Change::what`]. Waits for a
+    /// disk.
+    ///
+    /// # Errors
+    /// Where it cannot be written, or another process takes the gateway's place.
+    pub fn note(&self, what: &'static str, reason: &Reason) -> Result<(), SwapError> {
+        self.registry.note_done(what, reason)
+    }
+
     /// The last changes, oldest first.
     pub fn changes(&self) -> Vec<Change> {
         self.registry.changes()

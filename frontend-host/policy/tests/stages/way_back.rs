@@ -98,6 +98,34 @@ fn while_changes_are_held_a_version_that_fails_goes_and_what_is_saved_stays_unti
 }
 
 #[test]
+fn what_changes_no_version_is_in_the_log_and_changes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    versions.activate(&guest("marked"), &operator()).unwrap();
+    let share = Share::new(0.25).unwrap();
+    versions
+        .try_out(&guest("traps"), Trial::Canary(share), &operator())
+        .unwrap();
+    let kept = versions.kept();
+    versions.note("record", &of("ada")).unwrap();
+    assert_eq!((active(&versions), versions.kept()), ("marked".to_owned(), kept));
+    // Another process may read what is saved: nothing is written.
+    versions.hold();
+    let refused = versions.note("record", &of("bob"));
+    assert!(matches!(refused, Err(SwapError::HandingOver)));
+    assert!(versions.changes_since_held().is_empty());
+    drop(versions);
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&after), "marked");
+    let candidate = after.published().candidate.clone();
+    assert_eq!(candidate.unwrap().version.manifest.name, "traps");
+    let changes = after.changes();
+    let last = changes.last().unwrap();
+    assert_eq!((&*last.what, &*last.who), ("record", "ada"));
+    assert_eq!(last.from, last.to);
+}
+
+#[test]
 fn the_change_says_which_failure_caused_it_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let versions = started(dir.path(), DEFAULT_POLICY);
