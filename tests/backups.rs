@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use test_postgres::{Cluster, Options as Servers};
 
-use crate::harness::{Bazaar, Options, Order, Server, Trades, number, run, run_ok, wait_until};
+use crate::harness::{
+    Bazaar, Options, Order, Server, Trades, number, run, run_ok, skip, wait_until,
+};
 use crate::on_postgres;
 
 /// Every catalog here has this lease, in milliseconds: so long a restored one waits.
@@ -154,7 +156,6 @@ fn until_an_order_is_another_journal_which_those_of_before_are_refused_by() {
     assert_eq!(bazaar.get("/orders/3").data()["quantity"], 1);
 }
 
-/// Each has all that was acknowledged before it was begun, and none fails a trade.
 /// What root restores the user can use who runs the catalog. Who is not root can give nothing away.
 #[test]
 fn a_restored_catalog_is_of_the_user_whose_directory_it_is_in() {
@@ -165,8 +166,8 @@ fn a_restored_catalog_is_of_the_user_whose_directory_it_is_in() {
     take(&bazaar, &file);
     let home = dir.path().join("home");
     fs::create_dir(&home).unwrap();
-    if chown(&home, Some(USER), Some(USER)).is_err() {
-        return;
+    if let Err(error) = chown(&home, Some(USER), Some(USER)) {
+        return skip("a directory of another user's", error);
     }
     let restored = home.join("catalog");
     let mut arguments = vec!["backup", "restore", text(&file), "--data-dir"];
@@ -192,6 +193,7 @@ fn a_restored_catalog_is_of_the_user_whose_directory_it_is_in() {
     assert!(said.contains(&typed), "{said}");
 }
 
+/// Each has all that was acknowledged before it was begun, and none fails a trade.
 #[test]
 fn backups_are_taken_while_clients_trade() {
     let (dir, _) = backup();
@@ -342,6 +344,64 @@ fn a_backup_of_up_has_the_policies_too() {
     let said = run_ok(until);
     let own = fs::read_to_string(restored.join("gateway/journal")).unwrap();
     assert!(said.contains(own.trim()), "{own} is that of {said}");
+}
+
+/// As on `host-2` of three machines: what it keeps is nowhere else.
+#[test]
+fn the_policies_of_a_gateway_on_a_host_of_its_own_are_backed_up_alone() {
+    const GATEWAY: Server = Server::Gateway(0);
+    let (dir, file) = backup();
+    let mut bazaar = Bazaar::start_default();
+    let policy = fs::read(crate::harness::example("no-cache")).unwrap();
+    assert_eq!(bazaar.admin("PUT", "/policy", &policy).status, 200);
+    let host = text(&bazaar.gateway_dir()).to_owned();
+    let taken = run_ok(["backup", "take", text(&file), "--data-dir", &host]);
+    let journal = bazaar.status()["journal"].as_str().unwrap().to_owned();
+    let has = format!("a gateway of journal {journal}, 2 policies");
+    assert!(taken.contains(&has), "{taken}");
+    let verified = run_ok(["backup", "verify", text(&file)]);
+    assert!(verified.contains("whole") && verified.contains(&has), "{verified}");
+    let restore = |further: &[&str]| {
+        let to = ["backup", "restore", text(&file), "--data-dir", &host];
+        run(to.iter().chain(further))
+    };
+    let refused = |further: &[&str], said: &str| {
+        let refused = restore(further);
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{message}");
+        assert!(message.contains(said), "{message}");
+    };
+    let known = |bazaar: &Bazaar| {
+        let policy = bazaar.admin("GET", "/policy", b"").json();
+        let digest = |version: &str| policy[version]["digest"].clone();
+        let [active, previous] = ["active", "previous"].map(digest);
+        let [kept, changes] = ["kept", "changes"].map(|part| policy[part].clone());
+        (active, previous, kept, changes)
+    };
+    let before = known(&bazaar);
+    refused(&[], "in use by another process");
+    bazaar.server(GATEWAY).kill();
+    refused(&[], "policies is there: set it aside");
+    refused(&["--until=0"], "there is no --until");
+    // Its disk is lost; of another bazaar's gateway nothing is made anything else.
+    fs::remove_dir_all(&host).unwrap();
+    fs::create_dir(&host).unwrap();
+    let own = Path::new(&host).join("journal");
+    fs::write(&own, "30313233343536373839616263646566\n").unwrap();
+    refused(&[], "it names another journal");
+    fs::remove_file(&own).unwrap();
+    let restored = restore(&[]);
+    assert!(restored.status.success(), "{restored:?}");
+    bazaar.start_server(GATEWAY);
+    bazaar.wait_until_ready();
+    assert_eq!(known(&bazaar), before);
+    bazaar.trade(&Order::sell(1, "meta"));
+    // What a gateway has is no catalog's.
+    let elsewhere = dir.path().join("elsewhere");
+    let to = ["--data-dir", text(&elsewhere)];
+    let alone = ["backup", "restore", text(&file)];
+    run_ok(alone.iter().chain(&to));
+    assert!(!elsewhere.join("catalog.db").exists());
 }
 
 #[test]
