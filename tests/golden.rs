@@ -18,7 +18,8 @@ use wire::catalog::v1 as catalog;
 use wire::order::v1 as order;
 
 use crate::harness::{
-    Bazaar, Options, Order, Outputs, Ports, Process, guest, request, run, run_ok, wait_until,
+    Bazaar, Options, Order, Outputs, Ports, Process, example, guest, request, run, run_ok,
+    wait_until,
 };
 use recorder::Recorder;
 
@@ -388,6 +389,13 @@ fn a_bazaar_goes_on_with_what_releases_before_left() {
             release != "0.1.0" || at == Some(1),
             "it is raised by nobody but an operator"
         );
+        // What releases before could not start with is not saved until there is no way back.
+        let policy = fs::read(example("no-cache")).unwrap();
+        let pushed = bazaar.admin("PUT", "/policy", &policy);
+        if release == "0.1.0" {
+            let (code, why) = pushed.error();
+            assert!(code == 409 && why.contains("protocol raise"), "{why}");
+        }
         let who = [("x-operator", "ada"), ("x-reason", "all is well")];
         let raised = request(
             bazaar.admin_address(),
@@ -407,6 +415,7 @@ fn a_bazaar_goes_on_with_what_releases_before_left() {
             release != "0.1.0" || log.contains(by),
             "it is not taken back, so who did it stays: {log}"
         );
+        assert_eq!(bazaar.admin("PUT", "/policy", &policy).status, 200);
         assert_eq!(bazaar.trade(&Order::sell(1, "meta")), 5);
         bazaar.stop();
     }

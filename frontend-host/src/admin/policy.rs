@@ -298,6 +298,9 @@ impl Admin {
         change: impl FnOnce(&Versions) -> Result<(), SwapError> + Send + 'static,
     ) -> Changed {
         let gateway = Arc::clone(&self.gateway);
+        if let Some(protocol) = gateway.backend.replicas.protocol() {
+            gateway.policy.note_protocol(protocol);
+        }
         let changing = tokio::task::spawn_blocking(move || {
             // Nobody waits for a check whose end is known.
             match gateway.policy.is_held() {

@@ -59,7 +59,15 @@ pub struct Change {
     pub incident: Option<Incident>,
 }
 
+/// What is done that changes no version.
+const OF_NO_VERSION: [&str; 4] = ["record", "recorded", "raise", "not-raised"];
+
 impl Change {
+    /// Whether it is a change of the policy, and not what else operators did.
+    pub fn is_of_policy(&self) -> bool {
+        !OF_NO_VERSION.contains(&self.what.as_str())
+    }
+
     pub(super) fn new(what: &str, before: &Published, after: &Published, reason: &Reason) -> Self {
         Self {
             at_ms: unix_ms(),
