@@ -1,16 +1,20 @@
 //! Backups: taken while clients trade, read in full, and made catalogs of after the worst day.
+//!
+//! - [`drill`]: most disks are lost while clients trade, and what they were told is judged;
+//! - [`cost`]: what backups cost trades.
+
+mod cost;
+mod drill;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use test_postgres::{Cluster, Options as Servers};
 
 use crate::harness::{
-    Bazaar, Options, Order, Server, Trades, number, run, run_ok, skip, wait_until,
+    Bazaar, Options, Order, Server, Trades, run, run_ok, skip, wait_until,
 };
 use crate::on_postgres;
 
@@ -51,30 +55,6 @@ fn backup() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("monday.backup");
     (dir, file)
-}
-
-#[test]
-fn after_a_lost_disk_replicas_give_back_what_came_after_the_backup() {
-    let (_dir, file) = backup();
-    let mut bazaar = Bazaar::start_default();
-    trade(&bazaar, 5);
-    let taken = take(&bazaar, &file);
-    assert!(taken.contains("5 orders"), "{taken}");
-    trade(&bazaar, 7);
-    let before = bazaar.status();
-    let said = restore(&mut bazaar, &file, &[]);
-    assert!(
-        said.contains("5 orders") && said.contains("without --new"),
-        "{said}"
-    );
-    bazaar.start_server_with(Server::Catalog, Vec::new());
-    bazaar.wait_until_ready();
-    // Nothing that was acknowledged is lost, and the next order has the next number.
-    bazaar.check_acknowledged();
-    assert_eq!(bazaar.quantity("meta"), 1012);
-    assert_eq!(bazaar.trade(&Order::sell(1, "meta")), 12);
-    assert_eq!(bazaar.status()["journal"], before["journal"]);
-    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
 }
 
 #[test]
@@ -498,47 +478,6 @@ fn what_is_not_as_it_was_written_is_no_backup() {
         assert_eq!(refused.status.code(), Some(1), "{what}: {message}");
         assert!(message.contains(said), "{what}: {message}");
     }
-}
-
-/// The longest hundredth of trades while backups are taken, beside times without, by turns; `BAZAAR_BACKUPS_PAIRS` and
-/// `BAZAAR_BACKUPS_MS` say how often and for how long. For people to read.
-#[test]
-fn what_backups_cost_trades() {
-    let dir = tempfile::tempdir().unwrap();
-    let pairs = number("BAZAAR_BACKUPS_PAIRS", 1);
-    let time = Duration::from_millis(number("BAZAAR_BACKUPS_MS", 1000));
-    let mut stocks = "name,price,quantity\nmeta,1.00,1000\n".to_owned();
-    for number in 0..400_000 {
-        stocks += &format!("a-stock-of-a-long-name-{number},1.00,1\n");
-    }
-    let bazaar = Bazaar::start(Options {
-        stocks: Some(Box::leak(stocks.into_boxed_str())),
-        ..Options::default()
-    });
-    let p99 = |trades: &Trades| {
-        assert!(trades.failed.is_empty(), "{:?}", trades.failed);
-        trades.times[trades.times.len() * 99 / 100].as_secs_f64() * 1000.0
-    };
-    let (mut ratios, mut taken) = (Vec::new(), 0);
-    for _ in 0..pairs {
-        let steady = Trades::of(&[bazaar.address()], 4, || thread::sleep(time));
-        let busy = Trades::of(&[bazaar.address()], 4, || {
-            let began = Instant::now();
-            while began.elapsed() < time {
-                take(&bazaar, &dir.path().join(format!("{taken}.backup")));
-                taken += 1;
-            }
-        });
-        let (steady, busy) = (p99(&steady), p99(&busy));
-        ratios.push(busy / steady);
-        println!("p99 of trades: {steady:.1} ms, {busy:.1} ms while backups are taken");
-    }
-    ratios.sort_by(f64::total_cmp);
-    let middle = ratios[ratios.len() / 2];
-    let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-    println!(
-        "{taken} backups: p99 of trades {middle:.2} ({least:.2} to {most:.2}) of that without"
-    );
 }
 
 fn replicated() -> Option<Cluster> {
