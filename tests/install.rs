@@ -54,7 +54,8 @@ fn there_is_a_page_for_each_command_and_the_same_one_whoever_makes_it() {
     for (name, page) in &made {
         assert!(!page.contains("somebody-who-packs"), "{name}: {page}");
     }
-    assert_eq!(made, manual(dir.path(), "another-who-packs"));
+    let again = manual(dir.path(), "another-who-packs");
+    assert!(made == again, "pages are other ones");
 }
 
 #[test]
