@@ -332,7 +332,9 @@ fn so_is_one_for_reading_and_who_has_it_changes_nothing() {
     assert_eq!(may("first"), may_read);
     assert_eq!(may("operate"), may_change);
     fs::write(&for_reading, "second\n").unwrap();
-    wait_until("the new token to be asked for", || may("second") == may_read);
+    wait_until("the new token to be asked for", || {
+        may("second") == may_read
+    });
     assert_eq!(may("first"), is_unknown);
     assert_eq!(may("operate"), may_change);
     // Where one token is in both files by now, it is nobody's who may change anything.

@@ -13,9 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use test_postgres::{Cluster, Options as Servers};
 
-use crate::harness::{
-    Bazaar, Options, Order, Server, Trades, run, run_ok, skip, wait_until,
-};
+use crate::harness::{Bazaar, Options, Order, Server, Trades, run, run_ok, skip, wait_until};
 use crate::on_postgres;
 
 /// Every catalog here has this lease, in milliseconds: so long a restored one waits.
@@ -340,7 +338,10 @@ fn the_policies_of_a_gateway_on_a_host_of_its_own_are_backed_up_alone() {
     let has = format!("a gateway of journal {journal}, 2 policies");
     assert!(taken.contains(&has), "{taken}");
     let verified = run_ok(["backup", "verify", text(&file)]);
-    assert!(verified.contains("whole") && verified.contains(&has), "{verified}");
+    assert!(
+        verified.contains("whole") && verified.contains(&has),
+        "{verified}"
+    );
     let restore = |further: &[&str]| {
         let to = ["backup", "restore", text(&file), "--data-dir", &host];
         run(to.iter().chain(further))

@@ -397,13 +397,7 @@ fn a_bazaar_goes_on_with_what_releases_before_left() {
             assert!(code == 409 && why.contains("protocol raise"), "{why}");
         }
         let who = [("x-operator", "ada"), ("x-reason", "all is well")];
-        let raised = request(
-            bazaar.admin_address(),
-            "POST",
-            "/protocol/raise",
-            &who,
-            b"",
-        );
+        let raised = request(bazaar.admin_address(), "POST", "/protocol/raise", &who, b"");
         assert_eq!(raised.status, 200, "{raised:?}");
         let log = run_ok([
             "policy".to_owned(),

@@ -92,7 +92,10 @@ pub fn journal(gateway: &Path) -> Result<Option<String>, BackupError> {
 /// Whether what was unpacked is a gateway's alone, and of the journal that is said.
 pub fn is_as_said(unpacked: &Path, manifest: &Manifest) -> Result<bool, BackupError> {
     let gateway = unpacked.join(GATEWAY);
-    let mut names = manifest.files.iter().map(|file| file.name.split('/').next());
+    let mut names = manifest
+        .files
+        .iter()
+        .map(|file| file.name.split('/').next());
     let is_alone = names.all(|name| name == Some(GATEWAY));
     let is_of = journal(&gateway)? == manifest.journal && manifest.orders.is_none();
     Ok(is_alone && is_of && is_its(&gateway))
@@ -128,7 +131,10 @@ pub fn restore(
     let (kept, there) = (journal(&from)?, journal(data_dir)?);
     match (&kept, there) {
         (Some(kept), Some(there)) if *kept != there => {
-            return occupied(own, "it names another journal, so this gateway is of another bazaar");
+            return occupied(
+                own,
+                "it names another journal, so this gateway is of another bazaar",
+            );
         }
         (Some(_), None) => place(&from.join(JOURNAL), &own)?,
         _ => {}
@@ -137,7 +143,10 @@ pub fn restore(
     drop(unpacked); // what is left of it is nobody's
     ownership.give(data_dir).map_err(failed(data_dir))?;
     let journal = kept.map_or_else(String::new, |journal| format!(" of journal {journal}"));
-    let mut text = format!("{}: the policies of a gateway{journal}\n", data_dir.display());
+    let mut text = format!(
+        "{}: the policies of a gateway{journal}\n",
+        data_dir.display()
+    );
     if let Some(advice) = ownership.advice(data_dir) {
         text += &format!("{advice}\n");
     }

@@ -139,7 +139,10 @@ pub(super) async fn raise(
         "the bazaar's protocol is to be raised"
     );
     let raise = Reason {
-        why: format!("from version {} to {wanted}: {}", before.protocol, reason.why),
+        why: format!(
+            "from version {} to {wanted}: {}",
+            before.protocol, reason.why
+        ),
         ..reason
     };
     // First: it is not taken back.

@@ -371,7 +371,10 @@ mod tests {
         assert!(told.starts_with("aa"), "{told}");
         let (known_by, name) = told.split_once(&format!(" at {address}: ")).unwrap();
         assert!(known_by.len() >= 11, "{told}");
-        assert!("mallory-the-third".starts_with(name) && name.len() >= 8, "{told}");
+        assert!(
+            "mallory-the-third".starts_with(name) && name.len() >= 8,
+            "{told}"
+        );
         assert_ne!(told, note(&other, "mallory-the-third"));
         // What there is room for is not cut.
         assert_eq!(note("al", "ada"), format!("operator/al at {address}: ada"));

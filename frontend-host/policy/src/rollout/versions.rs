@@ -191,7 +191,9 @@ impl Versions {
         upload: impl Into<Upload<'a>>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        self.activate_if(upload.into(), reason, |version| self.check_protocol(version))
+        self.activate_if(upload.into(), reason, |version| {
+            self.check_protocol(version)
+        })
     }
 
     fn activate_if(

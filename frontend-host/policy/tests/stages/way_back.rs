@@ -5,8 +5,8 @@ use std::time::Duration;
 use domain::Protocol;
 use frontend_policy::decision::Action;
 use frontend_policy::{
-    Admission, DEFAULT_POLICY, Digest, Engine, Probation, Reason, RequestParts, Secrets, Share, SwapError,
-    Trial, Undecided, Upload, VersionLog, Versions,
+    Admission, DEFAULT_POLICY, Digest, Engine, Probation, Reason, RequestParts, Secrets, Share,
+    SwapError, Trial, Undecided, Upload, VersionLog, Versions,
 };
 use http::{HeaderMap, Method};
 
@@ -109,7 +109,10 @@ fn what_changes_no_version_is_in_the_log_and_changes_none() {
         .unwrap();
     let kept = versions.kept();
     versions.note("record", &of("ada")).unwrap();
-    assert_eq!((active(&versions), versions.kept()), ("marked".to_owned(), kept));
+    assert_eq!(
+        (active(&versions), versions.kept()),
+        ("marked".to_owned(), kept)
+    );
     // Another process may read what is saved: nothing is written.
     versions.hold();
     let refused = versions.note("record", &of("bob"));
@@ -138,13 +141,20 @@ fn a_policy_of_a_later_world_waits_for_the_protocol_and_what_was_there_before_do
     let refused = versions.activate(&guest("marked"), &operator()).map(drop);
     let why = refused.unwrap_err();
     assert!(matches!(why, SwapError::NotRaised { .. }), "{why}");
-    for part in ["bazaar:policy/policy@1.2.0", "is at version 1", "bazaar protocol raise"] {
+    for part in [
+        "bazaar:policy/policy@1.2.0",
+        "is at version 1",
+        "bazaar protocol raise",
+    ] {
         assert!(why.to_string().contains(part), "{why}");
     }
     let canary = Trial::Canary(all());
     let refused = versions.try_out(&guest("marked"), canary, &operator());
     assert!(matches!(refused, Err(SwapError::NotRaised { .. })));
-    let saved = |component: &[u8]| dir.path().join(format!("policies/{}.wasm", Digest::of(component)));
+    let saved = |component: &[u8]| {
+        dir.path()
+            .join(format!("policies/{}.wasm", Digest::of(component)))
+    };
     assert!(!saved(&guest("marked")).exists());
 
     versions.try_out(&older, canary, &operator()).unwrap();
@@ -181,7 +191,10 @@ fn a_state_of_a_later_release_is_refused_and_one_without_a_format_is_the_first()
         why.contains("has format 2, and this release reads 1 at most"),
         "{why}"
     );
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), r#"{"format":2,"versions":[]}"#);
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        r#"{"format":2,"versions":[]}"#
+    );
 }
 
 #[test]
