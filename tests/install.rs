@@ -43,7 +43,7 @@ fn manual(dir: &Path, made_by: &str) -> BTreeMap<String, String> {
 #[test]
 fn there_is_a_page_for_each_command_and_the_same_one_whoever_makes_it() {
     let dir = tempfile::tempdir().unwrap();
-    let made = manual(dir.path(), "somebody-who-packs");
+    let made = manual(dir.path(), "packerone");
     let mut commands = pages(&[]);
     assert!(
         commands.contains("bazaar-policy-push.1") && commands.len() > 30,
@@ -52,9 +52,9 @@ fn there_is_a_page_for_each_command_and_the_same_one_whoever_makes_it() {
     commands.insert("bazaar.1".to_owned());
     assert_eq!(made.keys().cloned().collect::<BTreeSet<_>>(), commands);
     for (name, page) in &made {
-        assert!(!page.contains("somebody-who-packs"), "{name}: {page}");
+        assert!(!page.contains("packerone"), "{name}: {page}");
     }
-    let again = manual(dir.path(), "another-who-packs");
+    let again = manual(dir.path(), "packertwo");
     assert!(made == again, "pages are other ones");
 }
 

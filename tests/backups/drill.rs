@@ -106,9 +106,10 @@ fn after_most_disks_are_lost_the_replica_that_is_left_gives_back_what_came_after
         for server in lost.iter().map(|id| Server::Order(*id)) {
             bazaar.start_server(server);
         }
-        for server in [Server::Catalog, Server::Gateway(0)] {
-            bazaar.start_server(server);
-        }
+        // Nobody but those who know that their disks are gone can say so.
+        let gone = lost.iter().map(|id| format!("--accept-loss-of={id}"));
+        bazaar.start_server_with(Server::Catalog, gone.collect());
+        bazaar.start_server(Server::Gateway(0));
         bazaar.wait_until_ready();
         trade(scene, 30);
         drop(finish);
