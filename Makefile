@@ -6,7 +6,7 @@ SKIPPED := $(CURDIR)/target/skipped-tests
 # The release before this one, which works together with it.
 BEFORE := 0.1.0
 
-.PHONY: help run test sim torture soak failover networks hosts fuzz swaps bombs bench bench-setup bench-growth bench-build upgrade golden check lint fmt clean package wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture soak failover networks hosts fuzz swaps bombs backups bench bench-setup bench-growth bench-build upgrade golden check lint fmt clean package wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,11 @@ bombs: wasm-target ## compile bombs: SEEDS=400 made at random, and what one cost
 	BAZAAR_BOMBS_SEEDS=$(or $(SEEDS),400) BAZAAR_BOMBS_PAIRS=$(or $(PAIRS),8) BAZAAR_BOMBS_MS=$(or $(MS),4000) \
 	$(if $(P99_PERCENT),BAZAAR_BOMBS_P99_PERCENT=$(P99_PERCENT)) \
 	cargo test --release --test integration -- bombs::cost bombs::generated --nocapture --test-threads=1
+
+backups: wasm-target ## take backups while clients trade, PAIRS=8 of MS=4000, and hold p99 to P99_PERCENT=120 of that without: SQLite, PostgreSQL
+	BAZAAR_BACKUPS_PAIRS=$(or $(PAIRS),8) BAZAAR_BACKUPS_MS=$(or $(MS),4000) \
+	BAZAAR_BACKUPS_P99_PERCENT=$(or $(P99_PERCENT),120) \
+	cargo test --release --test integration backups::cost -- --nocapture --include-ignored --test-threads=1
 
 fuzz: ## feed every entry point bytes that nobody vouches for, for SECONDS=60 each; TARGET=http only one
 	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)

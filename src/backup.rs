@@ -1,14 +1,16 @@
 //! `bazaar backup`: what a catalog has, in a file.
 //!
 //! - [`archive`]: the file;
+//! - [`gateway`]: what a gateway keeps of its policies;
 //! - here: what goes into it, and what is made of it.
 
 mod archive;
+mod gateway;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use catalog::backup::{self, Copied};
 use catalog::{DATABASE_FILE, RebuildError, StoreUrl};
@@ -32,18 +34,8 @@ const CATALOG: &str = "catalog";
 const GATEWAY: &str = "gateway";
 const ORDER_PREFIX: &str = "order-";
 
-/// What a gateway keeps that is not made anew: see `frontend_policy::rollout`.
-const POLICIES: &str = "policies";
-const GATEWAYS_JOURNAL: &str = "journal";
-
-/// Which of the policies is which.
-const VERSIONS: &str = "state.json";
-
 /// The highest niceness that there is.
 const LOWEST_PRIORITY: i32 = 19;
-
-/// How often is begun anew where a policy was replaced while it was read.
-const POLICY_ATTEMPTS_MAX: usize = 5;
 
 /// Why there is no backup, or nothing was made of it.
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +45,17 @@ pub enum BackupError {
     #[error("{}: {source}{}", path.display(), remedy(path, source))]
     File { path: PathBuf, source: io::Error },
     /// Whose it would be cannot be told.
-    #[error("{} is neither a catalog's data directory nor that of `bazaar up`: there is no {DATABASE_FILE} in it", .0.display())]
+    #[error(
+        "{} is neither a catalog's data directory nor a gateway's, nor that of `bazaar up`: there is no {DATABASE_FILE} in it, and no policies",
+        .0.display()
+    )]
     NoCatalog(PathBuf),
+    /// It has no journal.
+    #[error("{} is of a gateway: it has policies and no orders, so there is no {flag}", path.display())]
+    OfGateway { path: PathBuf, flag: &'static str },
+    /// A gateway runs where one is to be restored.
+    #[error(transparent)]
+    InUse(#[from] daemon::data_dir::Error),
     #[error("{}: {source}", path.display())]
     Storage { path: PathBuf, source: StorageError },
     #[error("{}: {source}", path.display())]
@@ -65,7 +66,7 @@ pub enum BackupError {
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
     /// What is in it is not what it says.
-    #[error("{} says that it has journal {}, {} orders and chain hash {}, and does not", path.display(), says.journal, says.orders, says.chain_hash)]
+    #[error("{} says that it has {}, and does not", path.display(), says.contents())]
     OtherContents { path: PathBuf, says: Box<Manifest> },
     /// It never stood still.
     #[error("the policies in {} changed whenever they were read: try again", .0.display())]
@@ -117,6 +118,9 @@ async fn take(args: &cli::Take) -> Result<String, BackupError> {
         Some(_) => (Layout::Catalog, data_dir.clone()),
         None => layout(data_dir)?,
     };
+    if layout == Layout::Gateway {
+        return take_of_gateway(file, data_dir);
+    }
     // Where the backup will be there is room for it; and it is this user's alone.
     let beside = directory::of(file);
     let parts = tempfile::tempdir_in(beside).map_err(failed(beside))?;
@@ -145,7 +149,7 @@ async fn take(args: &cli::Take) -> Result<String, BackupError> {
         (name, path)
     }));
     if layout == Layout::Bazaar {
-        files.extend(policies(
+        files.extend(gateway::copy(
             &data_dir.join(GATEWAY),
             &parts.path().join(GATEWAY),
         )?);
@@ -155,56 +159,14 @@ async fn take(args: &cli::Take) -> Result<String, BackupError> {
     Ok(format!("{}: {}", file.display(), described(&manifest)))
 }
 
-/// Copies what a gateway keeps of its policies; none where there is no gateway. A policy may be pushed meanwhile: then
-/// it is begun anew.
-fn policies(gateway: &Path, to: &Path) -> Result<Vec<(String, PathBuf)>, BackupError> {
-    let state = gateway.join(POLICIES).join(VERSIONS);
-    let mut attempt = 1;
-    loop {
-        let before = fs::read(&state).ok();
-        let copied = copy_policies(gateway, to);
-        let is_gone = matches!(&copied, Err(BackupError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound);
-        let has_changed = is_gone || fs::read(&state).ok() != before;
-        if !has_changed {
-            return copied;
-        }
-        if attempt == POLICY_ATTEMPTS_MAX {
-            return Err(BackupError::PoliciesChange(gateway.to_owned()));
-        }
-        attempt += 1;
-    }
-}
-
-fn copy_policies(gateway: &Path, to: &Path) -> Result<Vec<(String, PathBuf)>, BackupError> {
-    let policies = gateway.join(POLICIES);
-    if !policies.is_dir() {
-        return Ok(Vec::new());
-    }
-    if to.exists() {
-        fs::remove_dir_all(to).map_err(failed(to))?;
-    }
-    fs::create_dir_all(to.join(POLICIES)).map_err(failed(to))?;
-    let mut names = vec![GATEWAYS_JOURNAL.to_owned()];
-    for entry in fs::read_dir(&policies).map_err(failed(&policies))? {
-        let entry = entry.map_err(failed(&policies))?;
-        let name = entry.file_name().into_string().unwrap_or_default();
-        let in_backup = format!("{GATEWAY}/{POLICIES}/{name}");
-        // What is not whole yet has another name, and what an editor left is nobody's.
-        if entry.path().is_file() && archive::is_known(&in_backup) && !name.ends_with(".new") {
-            names.push(format!("{POLICIES}/{name}"));
-        }
-    }
-    names.sort();
-    let mut files = Vec::new();
-    for name in names {
-        let (from, to) = (gateway.join(&name), to.join(&name));
-        if name == GATEWAYS_JOURNAL && !from.exists() {
-            continue; // it has not met a catalog yet
-        }
-        fs::copy(&from, &to).map_err(failed(&from))?;
-        files.push((format!("{GATEWAY}/{name}"), to));
-    }
-    Ok(files)
+/// Of a gateway on a host of its own, whose policies are nowhere else.
+fn take_of_gateway(file: &Path, data_dir: &Path) -> Result<String, BackupError> {
+    let beside = directory::of(file);
+    let parts = tempfile::tempdir_in(beside).map_err(failed(beside))?;
+    let copy = parts.path().join(GATEWAY);
+    let files = gateway::copy(data_dir, &copy)?;
+    let manifest = archive::write(file, gateway::manifest(&copy)?, &files)?;
+    Ok(format!("{}: {}", file.display(), described(&manifest)))
 }
 
 async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
@@ -222,6 +184,7 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
     // What is unpacked there is moved to its place.
     let (manifest, unpacked) = verified(file, data_dir)?;
     let catalog = match manifest.layout {
+        Layout::Gateway => return gateway::restore(args, unpacked, &ownership),
         Layout::Catalog => data_dir.clone(),
         Layout::Bazaar => data_dir.join(CATALOG),
     };
@@ -230,9 +193,9 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
     if store.is_none() && database.exists() {
         return occupied(database, "remove it first if it is really lost");
     }
-    let gateway = data_dir.join(GATEWAY);
+    let gateways = data_dir.join(GATEWAY);
     if manifest.layout == Layout::Bazaar && until.is_some() {
-        let of_before = ledger_in(data_dir).or(gateway.exists().then(|| gateway.clone()));
+        let of_before = ledger_in(data_dir).or(gateways.exists().then(|| gateways.clone()));
         if let Some(of_before) = of_before {
             let remedy =
                 "with --until another journal begins, which has no place for it: set it aside";
@@ -243,10 +206,10 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
     let lease = Duration::from_millis(*lease_ms);
     let policies = unpacked.path().join(GATEWAY);
     let has_policies = policies.exists();
-    let keeps_gateway = has_policies && gateway.exists();
+    let keeps_gateway = has_policies && gateways.exists();
     // Before the catalog: where this ends early, nothing can be started with half of it.
     if has_policies && !keeps_gateway && until.is_none() {
-        place(&policies, &gateway)?;
+        place(&policies, &gateways)?;
     }
     let failed_at = |path: &Path| {
         let path = path.to_owned();
@@ -279,12 +242,12 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
         }
     };
     if has_policies && until.is_some() {
-        let own = policies.join(GATEWAYS_JOURNAL);
+        let own = policies.join(gateway::JOURNAL);
         fs::write(&own, format!("{journal}\n")).map_err(failed(&own))?;
-        place(&policies, &gateway)?;
+        place(&policies, &gateways)?;
     }
     drop(unpacked); // what is left of it is nobody's
-    for made in [&catalog, &gateway] {
+    for made in [&catalog, &gateways] {
         ownership.give(made).map_err(failed(made))?;
     }
     let mut text = format!(
@@ -294,7 +257,7 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
         end.chain
     );
     if keeps_gateway {
-        text += &format!("{} is there, and stays as it is\n", gateway.display());
+        text += &format!("{} is there, and stays as it is\n", gateways.display());
     }
     if let Some(advice) = ownership.advice(data_dir) {
         text += &format!("{advice}\n");
@@ -321,11 +284,15 @@ fn place(from: &Path, to: &Path) -> Result<(), BackupError> {
 fn verified(file: &Path, beside: &Path) -> Result<(Manifest, TempDir), BackupError> {
     let unpacked = tempfile::tempdir_in(beside).map_err(failed(beside))?;
     let manifest = archive::unpack(file, unpacked.path())?;
-    let copy = unpacked.path().join(CATALOG);
-    let copied = backup::check(&copy).map_err(unreadable(file))?;
-    let as_it_says = manifest.journal == copied.journal.to_string()
-        && manifest.orders == copied.end.orders().0
-        && manifest.chain_hash == copied.end.chain.to_string();
+    let as_it_says = match manifest.layout {
+        Layout::Gateway => gateway::is_as_said(unpacked.path(), &manifest)?,
+        Layout::Catalog | Layout::Bazaar => {
+            let copied = backup::check(&unpacked.path().join(CATALOG)).map_err(unreadable(file))?;
+            manifest.journal == Some(copied.journal.to_string())
+                && manifest.orders == Some(copied.end.orders().0)
+                && manifest.chain_hash == Some(copied.end.chain.to_string())
+        }
+    };
     match as_it_says {
         true => Ok((manifest, unpacked)),
         false => Err(BackupError::OtherContents {
@@ -335,13 +302,15 @@ fn verified(file: &Path, beside: &Path) -> Result<(Manifest, TempDir), BackupErr
     }
 }
 
-/// Whose directory it is, and where its catalog's is.
+/// Whose directory it is, and where its catalog's is, or a gateway's own.
 fn layout(data_dir: &Path) -> Result<(Layout, PathBuf), BackupError> {
     let own = data_dir.join(CATALOG);
     if data_dir.join(DATABASE_FILE).exists() {
         Ok((Layout::Catalog, data_dir.to_owned()))
     } else if own.join(DATABASE_FILE).exists() {
         Ok((Layout::Bazaar, own))
+    } else if gateway::is_its(data_dir) {
+        Ok((Layout::Gateway, data_dir.to_owned()))
     } else {
         Err(BackupError::NoCatalog(data_dir.to_owned()))
     }
@@ -358,16 +327,11 @@ fn ledger_in(data_dir: &Path) -> Option<PathBuf> {
 }
 
 fn manifest(layout: Layout, copied: &Copied, has_archive: bool) -> Manifest {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
     Manifest {
-        format: archive::format(has_archive),
-        release: env!("CARGO_PKG_VERSION").to_owned(),
-        taken_at_ms: since.unwrap_or_default().as_millis() as u64,
-        layout,
-        journal: copied.journal.to_string(),
-        orders: copied.end.orders().0,
-        chain_hash: copied.end.chain.to_string(),
-        files: Vec::new(),
+        journal: Some(copied.journal.to_string()),
+        orders: Some(copied.end.orders().0),
+        chain_hash: Some(copied.end.chain.to_string()),
+        ..Manifest::now(layout, archive::format(has_archive))
     }
 }
 
@@ -378,8 +342,9 @@ fn described(manifest: &Manifest) -> String {
     let policies = manifest.files.iter();
     let policies = policies.filter(|file| file.name.ends_with(".wasm")).count();
     format!(
-        "taken {at} by release {}, journal {}, {} orders, chain hash {}, {policies} policies\n",
-        manifest.release, manifest.journal, manifest.orders, manifest.chain_hash
+        "taken {at} by release {}, {}, {policies} policies\n",
+        manifest.release,
+        manifest.contents()
     )
 }
 

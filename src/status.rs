@@ -296,14 +296,18 @@ pub fn changes(changes: &[Change]) -> String {
     changes.iter().map(described).collect()
 }
 
+/// What is in the log of changes, and changes no version.
+const OF_NO_VERSION: [&str; 4] = ["record", "recorded", "raise", "not-raised"];
+
 fn described(change: &Change) -> String {
     let Change { what, who, why, .. } = change;
     let at = Timestamp::from_millisecond(change.at_ms.try_into().unwrap_or(i64::MAX));
     let at = at.map_or_else(|_| "?".to_owned(), |at| format!("{at:.0}"));
     let (from, to) = (short(&change.from), short(&change.to));
     let versions = match &change.candidate {
-        Some(candidate) => format!("{from} to {to}, candidate {}", short(candidate)),
-        None => format!("{from} to {to}"),
+        _ if OF_NO_VERSION.contains(&what.as_str()) => String::new(),
+        Some(candidate) => format!("{from} to {to}, candidate {}; ", short(candidate)),
+        None => format!("{from} to {to}; "),
     };
     let incident = change.incident.as_ref().map(indented).unwrap_or_default();
     let (who, why) = (who.escape_debug(), why.escape_debug());
@@ -315,7 +319,7 @@ fn described(change: &Change) -> String {
         true => String::new(),
         false => format!(" ({})", known.join(", ")),
     };
-    format!("{at} {what} by {who}{known}: {versions}; {why}\n{incident}")
+    format!("{at} {what} by {who}{known}: {versions}{why}\n{incident}")
 }
 
 fn indented(incident: &Incident) -> String {

@@ -306,6 +306,44 @@ fn a_token_that_is_replaced_in_its_file_is_asked_for_from_then_on() {
 }
 
 #[test]
+fn so_is_one_for_reading_and_who_has_it_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let [for_all, for_reading] = ["all", "reading"].map(|name| dir.path().join(name));
+    fs::write(&for_all, "operate\n").unwrap();
+    fs::write(&for_reading, "first\n").unwrap();
+    let bazaar = Bazaar::start(Options {
+        gateway_flags: vec![
+            format!("--admin-token-file={}", for_all.display()),
+            format!("--admin-read-token-file={}", for_reading.display()),
+        ],
+        ..Options::default()
+    });
+    let asked = |token: &str, method: &str, target: &str| {
+        let bearer = format!("Bearer {token}");
+        ask(&bazaar, method, target, &[("authorization", &bearer)]).status
+    };
+    let may = |token: &str| {
+        [
+            asked(token, "GET", "/status"),
+            asked(token, "POST", "/policy/rollback"),
+        ]
+    };
+    let (may_read, may_change, is_unknown) = ([200, 403], [200, 409], [401, 401]);
+    assert_eq!(may("first"), may_read);
+    assert_eq!(may("operate"), may_change);
+    fs::write(&for_reading, "second\n").unwrap();
+    wait_until("the new token to be asked for", || {
+        may("second") == may_read
+    });
+    assert_eq!(may("first"), is_unknown);
+    assert_eq!(may("operate"), may_change);
+    // Where one token is in both files by now, it is nobody's who may change anything.
+    fs::write(&for_reading, "operate\n").unwrap();
+    wait_until("it to be for reading", || may("operate") == may_read);
+    assert_eq!(may("second"), is_unknown);
+}
+
+#[test]
 fn the_log_of_changes_says_who_did_it_from_where_and_what_said_that_they_may() {
     let bazaar = bazaar_with_token();
     let headers = [

@@ -1,15 +1,19 @@
 //! Backups: taken while clients trade, read in full, and made catalogs of after the worst day.
+//!
+//! - [`drill`]: most disks are lost while clients trade, and what they were told is judged;
+//! - [`cost`]: what backups cost trades.
+
+mod cost;
+mod drill;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use test_postgres::{Cluster, Options as Servers};
 
-use crate::harness::{Bazaar, Options, Order, Server, Trades, number, run, run_ok, wait_until};
+use crate::harness::{Bazaar, Options, Order, Server, Trades, run, run_ok, skip, wait_until};
 use crate::on_postgres;
 
 /// Every catalog here has this lease, in milliseconds: so long a restored one waits.
@@ -49,30 +53,6 @@ fn backup() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("monday.backup");
     (dir, file)
-}
-
-#[test]
-fn after_a_lost_disk_replicas_give_back_what_came_after_the_backup() {
-    let (_dir, file) = backup();
-    let mut bazaar = Bazaar::start_default();
-    trade(&bazaar, 5);
-    let taken = take(&bazaar, &file);
-    assert!(taken.contains("5 orders"), "{taken}");
-    trade(&bazaar, 7);
-    let before = bazaar.status();
-    let said = restore(&mut bazaar, &file, &[]);
-    assert!(
-        said.contains("5 orders") && said.contains("without --new"),
-        "{said}"
-    );
-    bazaar.start_server_with(Server::Catalog, Vec::new());
-    bazaar.wait_until_ready();
-    // Nothing that was acknowledged is lost, and the next order has the next number.
-    bazaar.check_acknowledged();
-    assert_eq!(bazaar.quantity("meta"), 1012);
-    assert_eq!(bazaar.trade(&Order::sell(1, "meta")), 12);
-    assert_eq!(bazaar.status()["journal"], before["journal"]);
-    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
 }
 
 #[test]
@@ -154,7 +134,6 @@ fn until_an_order_is_another_journal_which_those_of_before_are_refused_by() {
     assert_eq!(bazaar.get("/orders/3").data()["quantity"], 1);
 }
 
-/// Each has all that was acknowledged before it was begun, and none fails a trade.
 /// What root restores the user can use who runs the catalog. Who is not root can give nothing away.
 #[test]
 fn a_restored_catalog_is_of_the_user_whose_directory_it_is_in() {
@@ -165,8 +144,8 @@ fn a_restored_catalog_is_of_the_user_whose_directory_it_is_in() {
     take(&bazaar, &file);
     let home = dir.path().join("home");
     fs::create_dir(&home).unwrap();
-    if chown(&home, Some(USER), Some(USER)).is_err() {
-        return;
+    if let Err(error) = chown(&home, Some(USER), Some(USER)) {
+        return skip("a directory of another user's", error);
     }
     let restored = home.join("catalog");
     let mut arguments = vec!["backup", "restore", text(&file), "--data-dir"];
@@ -192,6 +171,7 @@ fn a_restored_catalog_is_of_the_user_whose_directory_it_is_in() {
     assert!(said.contains(&typed), "{said}");
 }
 
+/// Each has all that was acknowledged before it was begun, and none fails a trade.
 #[test]
 fn backups_are_taken_while_clients_trade() {
     let (dir, _) = backup();
@@ -344,6 +324,67 @@ fn a_backup_of_up_has_the_policies_too() {
     assert!(said.contains(own.trim()), "{own} is that of {said}");
 }
 
+/// As on `host-2` of three machines: what it keeps is nowhere else.
+#[test]
+fn the_policies_of_a_gateway_on_a_host_of_its_own_are_backed_up_alone() {
+    const GATEWAY: Server = Server::Gateway(0);
+    let (dir, file) = backup();
+    let mut bazaar = Bazaar::start_default();
+    let policy = fs::read(crate::harness::example("no-cache")).unwrap();
+    assert_eq!(bazaar.admin("PUT", "/policy", &policy).status, 200);
+    let host = text(&bazaar.gateway_dir()).to_owned();
+    let taken = run_ok(["backup", "take", text(&file), "--data-dir", &host]);
+    let journal = bazaar.status()["journal"].as_str().unwrap().to_owned();
+    let has = format!("a gateway of journal {journal}, 2 policies");
+    assert!(taken.contains(&has), "{taken}");
+    let verified = run_ok(["backup", "verify", text(&file)]);
+    assert!(
+        verified.contains("whole") && verified.contains(&has),
+        "{verified}"
+    );
+    let restore = |further: &[&str]| {
+        let to = ["backup", "restore", text(&file), "--data-dir", &host];
+        run(to.iter().chain(further))
+    };
+    let refused = |further: &[&str], said: &str| {
+        let refused = restore(further);
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{message}");
+        assert!(message.contains(said), "{message}");
+    };
+    let known = |bazaar: &Bazaar| {
+        let policy = bazaar.admin("GET", "/policy", b"").json();
+        let digest = |version: &str| policy[version]["digest"].clone();
+        let [active, previous] = ["active", "previous"].map(digest);
+        let [kept, changes] = ["kept", "changes"].map(|part| policy[part].clone());
+        (active, previous, kept, changes)
+    };
+    let before = known(&bazaar);
+    refused(&[], "in use by another process");
+    bazaar.server(GATEWAY).kill();
+    refused(&[], "policies is there: set it aside");
+    refused(&["--until=0"], "there is no --until");
+    // Its disk is lost; of another bazaar's gateway nothing is made anything else.
+    fs::remove_dir_all(&host).unwrap();
+    fs::create_dir(&host).unwrap();
+    let own = Path::new(&host).join("journal");
+    fs::write(&own, "30313233343536373839616263646566\n").unwrap();
+    refused(&[], "it names another journal");
+    fs::remove_file(&own).unwrap();
+    let restored = restore(&[]);
+    assert!(restored.status.success(), "{restored:?}");
+    bazaar.start_server(GATEWAY);
+    bazaar.wait_until_ready();
+    assert_eq!(known(&bazaar), before);
+    bazaar.trade(&Order::sell(1, "meta"));
+    // What a gateway has is no catalog's.
+    let elsewhere = dir.path().join("elsewhere");
+    let to = ["--data-dir", text(&elsewhere)];
+    let alone = ["backup", "restore", text(&file)];
+    run_ok(alone.iter().chain(&to));
+    assert!(!elsewhere.join("catalog.db").exists());
+}
+
 #[test]
 fn what_is_not_as_it_was_written_is_no_backup() {
     let (dir, file) = backup();
@@ -438,47 +479,6 @@ fn what_is_not_as_it_was_written_is_no_backup() {
         assert_eq!(refused.status.code(), Some(1), "{what}: {message}");
         assert!(message.contains(said), "{what}: {message}");
     }
-}
-
-/// The longest hundredth of trades while backups are taken, beside times without, by turns; `BAZAAR_BACKUPS_PAIRS` and
-/// `BAZAAR_BACKUPS_MS` say how often and for how long. For people to read.
-#[test]
-fn what_backups_cost_trades() {
-    let dir = tempfile::tempdir().unwrap();
-    let pairs = number("BAZAAR_BACKUPS_PAIRS", 1);
-    let time = Duration::from_millis(number("BAZAAR_BACKUPS_MS", 1000));
-    let mut stocks = "name,price,quantity\nmeta,1.00,1000\n".to_owned();
-    for number in 0..400_000 {
-        stocks += &format!("a-stock-of-a-long-name-{number},1.00,1\n");
-    }
-    let bazaar = Bazaar::start(Options {
-        stocks: Some(Box::leak(stocks.into_boxed_str())),
-        ..Options::default()
-    });
-    let p99 = |trades: &Trades| {
-        assert!(trades.failed.is_empty(), "{:?}", trades.failed);
-        trades.times[trades.times.len() * 99 / 100].as_secs_f64() * 1000.0
-    };
-    let (mut ratios, mut taken) = (Vec::new(), 0);
-    for _ in 0..pairs {
-        let steady = Trades::of(&[bazaar.address()], 4, || thread::sleep(time));
-        let busy = Trades::of(&[bazaar.address()], 4, || {
-            let began = Instant::now();
-            while began.elapsed() < time {
-                take(&bazaar, &dir.path().join(format!("{taken}.backup")));
-                taken += 1;
-            }
-        });
-        let (steady, busy) = (p99(&steady), p99(&busy));
-        ratios.push(busy / steady);
-        println!("p99 of trades: {steady:.1} ms, {busy:.1} ms while backups are taken");
-    }
-    ratios.sort_by(f64::total_cmp);
-    let middle = ratios[ratios.len() / 2];
-    let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-    println!(
-        "{taken} backups: p99 of trades {middle:.2} ({least:.2} to {most:.2}) of that without"
-    );
 }
 
 fn replicated() -> Option<Cluster> {

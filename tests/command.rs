@@ -774,13 +774,22 @@ fn the_version_says_what_decides_whether_another_one_understands_this_one() {
     let short = run_ok(["-V"]);
     assert_eq!(short, format!("bazaar {}\n", env!("CARGO_PKG_VERSION")));
     let long = run_ok(["--version"]);
+    let schema = catalog::schema_versions();
     for line in [
-        "services    catalog.v1, order.v1",
-        "databases   catalog ",
-        "policies    bazaar:policy/policy@1.2.0, bazaar:policy/policy@1.1.0, bazaar:policy/policy@1.0.0",
-        "wasmtime    48.",
+        format!(
+            "services    catalog.v1, order.v1, versions {} of their protocol\n",
+            domain::Protocols::OWN
+        ),
+        format!(
+            "databases   catalog {}, order replica {}, PostgreSQL {}\n",
+            schema.sqlite,
+            order::SCHEMA_VERSION,
+            schema.postgres
+        ),
+        "policies    bazaar:policy/policy@1.2.0, bazaar:policy/policy@1.1.0, bazaar:policy/policy@1.0.0\n".to_owned(),
+        "wasmtime    48.".to_owned(),
     ] {
-        assert!(long.contains(line), "{line}: {long}");
+        assert!(long.contains(&line), "{line}: {long}");
     }
 }
 

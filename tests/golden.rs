@@ -20,7 +20,8 @@ use wire::catalog::v1 as catalog;
 use wire::order::v1 as order;
 
 use crate::harness::{
-    Bazaar, Options, Order, Outputs, Ports, Process, guest, request, run, run_ok, wait_until,
+    Bazaar, Options, Order, Outputs, Ports, Process, example, guest, request, run, run_ok,
+    wait_until,
 };
 use recorder::Recorder;
 
@@ -512,7 +513,27 @@ fn a_bazaar_goes_on_with_what_releases_before_left() {
             release != "0.1.0" || at == Some(1),
             "it is raised by nobody but an operator"
         );
-        assert_eq!(bazaar.admin("POST", "/protocol/raise", b"").status, 200);
+        // What releases before could not start with is not saved until there is no way back.
+        let policy = fs::read(example("no-cache")).unwrap();
+        let pushed = bazaar.admin("PUT", "/policy", &policy);
+        if release == "0.1.0" {
+            let (code, why) = pushed.error();
+            assert!(code == 409 && why.contains("protocol raise"), "{why}");
+        }
+        let who = [("x-operator", "ada"), ("x-reason", "all is well")];
+        let raised = request(bazaar.admin_address(), "POST", "/protocol/raise", &who, b"");
+        assert_eq!(raised.status, 200, "{raised:?}");
+        let log = run_ok([
+            "policy".to_owned(),
+            "log".to_owned(),
+            format!("--admin=http://{}", bazaar.admin_address()),
+        ]);
+        let by = "raise by ada (nothing, 127.0.0.1): from version 1 to 2: all is well\n";
+        assert!(
+            release != "0.1.0" || log.contains(by),
+            "it is not taken back, so who did it stays: {log}"
+        );
+        assert_eq!(bazaar.admin("PUT", "/policy", &policy).status, 200);
         assert_eq!(bazaar.trade(&Order::sell(1, "meta")), 5);
         bazaar.stop();
     }

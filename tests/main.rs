@@ -47,6 +47,7 @@
 //! - [`examples`]: the policies that people need, each as the guide describes it;
 //! - [`languages`]: policies in JavaScript, Python and C, and new ones;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them;
+//! - [`install`]: what a package has beside the command;
 //! - [`layers`]: what crates and modules may know of each other;
 //! - [`docs`]: what the documents tell people to type;
 //! - [`deploy`]: the examples in `deploy/`.
@@ -101,6 +102,7 @@ mod golden;
 mod examples;
 mod languages;
 mod command;
+mod install;
 mod layers;
 mod docs;
 mod deploy;

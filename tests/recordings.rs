@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Bazaar, Options, Order, example, guest, run, run_ok};
+use crate::harness::{Bazaar, Options, Order, example, guest, run, run_ok, wait_until};
 
 struct Recordings(TempDir);
 
@@ -79,11 +79,38 @@ fn a_recording_has_no_header_that_the_policy_did_not_ask_for_and_no_credentials(
     // The policy has put it into its answer: it is left out there as well.
     assert!(recorded.contains("cookie: (left out)"), "{recorded}");
 
-    let named = read(recordings.record("named", &bazaar, &["--header=cookie"], ask));
+    let named = ["--header=cookie", "--operator=ada", "--reason=to see"];
+    let named = read(recordings.record("named", &bazaar, &named, ask));
     assert!(named.contains("session=s3cret"), "{named}");
     assert!(!named.contains("[\"host\""), "only what is named: {named}");
 
+    // Who has seen clients' requests is written down.
+    let mut last = Vec::new();
+    wait_until("the end of it to be written down", || {
+        let log = bazaar.admin("GET", "/policy/changes", b"").json();
+        let changes = log["changes"].as_array().unwrap().iter();
+        let of_ada = changes.filter(|change| change["who"] == "ada");
+        last = of_ada.cloned().collect();
+        last.len() == 2
+    });
+    for (change, (what, why)) in last.iter().zip([
+        ("record", "for 1 s, with cookie: to see"),
+        ("recorded", " lines were given out: to see"),
+    ]) {
+        assert_eq!(change["what"], what, "{last:#?}");
+        assert!(change["why"].as_str().unwrap().ends_with(why), "{change}");
+        let said = (&change["who"], &change["known_by"], &change["address"]);
+        assert_eq!(
+            said,
+            (&json!("ada"), &json!("nothing"), &json!("127.0.0.1"))
+        );
+        assert_eq!(change["from"], change["to"], "no version is another one");
+    }
     let admin = format!("--admin=http://{}", bazaar.admin_address());
+    let told = run_ok(["policy", "log", &admin]);
+    let line = "record by ada (nothing, 127.0.0.1): for 1 s, with cookie: to see\n";
+    assert!(told.contains(line), "{told}");
+
     let output = recordings.at("refused");
     let refused = run([
         "policy",

@@ -37,8 +37,8 @@ use wire::order::v1::orders_client::OrdersClient;
 use wire::order::v1::replication_client::ReplicationClient;
 
 use crate::harness::{
-    Bazaar, Options, Order, Ports, Process, Server, Trades, guest, run, run_ok, try_request,
-    wait_until,
+    Bazaar, Options, Order, Ports, Process, Server, Trades, example, guest, run, run_ok,
+    try_request, wait_until,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -604,14 +604,31 @@ fn up_secure_serves_clients_and_operators_over_tls_alone() {
         up.file("operator.crt"),
         up.file("operator.key"),
     );
-    let status = run_ok([
-        "status".to_owned(),
+    let by_certificate = [
         format!("--admin=https://{}", up.admin),
         format!("--ca={}", ca.display()),
         format!("--client-cert={}", certificate.display()),
         format!("--client-key={}", key.display()),
-    ]);
+    ];
+    let operate = |arguments: &[&str]| {
+        let flags = by_certificate.iter().map(String::as_str);
+        run_ok(arguments.iter().copied().chain(flags))
+    };
+    let status = operate(&["status"]);
     assert!(status.contains("https://"), "{status}");
+    // Whose certificate it was stands with every change.
+    let (who, why) = ("--operator=ada", "--reason=the test");
+    let policy = example("no-cache");
+    operate(&["policy", "push", policy.to_str().unwrap(), who, why]);
+    let log = operate(&["policy", "log"]);
+    let by = "by ada (certificate spiffe://bazaar/operator/operator, 127.0.0.1)";
+    assert!(log.lines().any(|line| line.contains(by)), "{log}");
+    operate(&["stock", "price", "meta", "7", who, why]);
+    let ledger = up.dir.path().join("data/order-1");
+    wait_until("the change to be in a replica's ledger", || {
+        let changes = run_ok(["ledger", "show", ledger.to_str().unwrap(), "--changes"]);
+        changes.contains("\"operator/operator at 127.0.0.1: ada\"")
+    });
     let load = [
         "load".to_owned(),
         format!("--url=https://{}", up.clients),

@@ -184,7 +184,7 @@ impl Round {
 
 /// What is to be seen when all is over, and the journal. Orders that their clients forgot about
 /// may still be placed: looks again until none was meanwhile. There are few of them.
-fn look_when_settled(bazaar: &Bazaar, scene: &Scene) -> (History, Vec<Row>) {
+pub fn look_when_settled(bazaar: &Bazaar, scene: &Scene) -> (History, Vec<Row>) {
     loop {
         let before = bazaar.settled_journal();
         let last = client::look_at_the_end(scene);

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use daemon::directory;
 use daemon::ownership::remedy;
@@ -16,9 +17,12 @@ use tar::{Archive, EntryType, Header};
 use tempfile::NamedTempFile;
 
 /// The versions of this form that are read.
-const FORMATS: RangeInclusive<u32> = 1..=2;
+const FORMATS: RangeInclusive<u32> = 1..=GATEWAY_FORMAT;
 
-/// The version of a backup: 2 with the files of an archive, which releases before that would not put into their place.
+/// The version of a backup of a gateway alone, of which releases before know nothing.
+pub const GATEWAY_FORMAT: u32 = 3;
+
+/// The version of any other: 2 with the files of an archive, which releases before that would not put into their place.
 pub fn format(has_archive: bool) -> u32 {
     match has_archive {
         true => 2,
@@ -47,6 +51,8 @@ pub enum Layout {
     Catalog,
     /// That of `bazaar up`.
     Bazaar,
+    /// That of a gateway on a host of its own.
+    Gateway,
 }
 
 /// What a backup says of itself.
@@ -58,12 +64,48 @@ pub struct Manifest {
     /// Milliseconds since 1970.
     pub taken_at_ms: u64,
     pub layout: Layout,
-    /// The journal's id.
-    pub journal: String,
-    pub orders: u64,
+    /// The journal's id; a gateway's has none before that has met a catalog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub journal: Option<String>,
+    /// Of a catalog's journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders: Option<u64>,
     /// Of the last of them.
-    pub chain_hash: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_hash: Option<String>,
     pub files: Vec<Listed>,
+}
+
+impl Manifest {
+    /// Of nothing yet.
+    pub fn now(layout: Layout, format: u32) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            format,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            taken_at_ms: since.unwrap_or_default().as_millis() as u64,
+            layout,
+            journal: None,
+            orders: None,
+            chain_hash: None,
+            files: Vec::new(),
+        }
+    }
+
+    /// What it is of, in words.
+    pub fn contents(&self) -> String {
+        let journal = self.journal.as_deref();
+        match (self.layout, journal) {
+            (Layout::Gateway, None) => "a gateway that has met no catalog".to_owned(),
+            (Layout::Gateway, Some(journal)) => format!("a gateway of journal {journal}"),
+            (Layout::Catalog | Layout::Bazaar, journal) => format!(
+                "journal {}, {} orders, chain hash {}",
+                journal.unwrap_or("?"),
+                self.orders.unwrap_or_default(),
+                self.chain_hash.as_deref().unwrap_or("?")
+            ),
+        }
+    }
 }
 
 /// What a backup begins with.
@@ -315,16 +357,7 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        Manifest {
-            format: format(true),
-            release: "0.0.0".to_owned(),
-            taken_at_ms: 0,
-            layout: Layout::Catalog,
-            journal: String::new(),
-            orders: 0,
-            chain_hash: String::new(),
-            files: Vec::new(),
-        }
+        Manifest::now(Layout::Catalog, format(true))
     }
 
     /// So many files of an archive, each the same one.
@@ -345,6 +378,24 @@ mod tests {
         write(&backup, manifest(), &files).unwrap();
         let unpacked = unpack(&backup, &dir.path().join("unpacked")).unwrap();
         assert_eq!(unpacked.files.len(), 5_000);
+    }
+
+    #[test]
+    fn a_later_format_is_refused_with_the_release_that_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let backup = dir.path().join("backup");
+        let later = Manifest {
+            format: FORMATS.end() + 1,
+            release: "9.8.7".to_owned(),
+            ..manifest()
+        };
+        write(&backup, later, &files(dir.path(), 1)).unwrap();
+        let refused = unpack(&backup, &dir.path().join("unpacked")).unwrap_err();
+        let said = format!(
+            "{} has format 4, and this release reads 3 at most: use the release that took it (9.8.7)",
+            backup.display()
+        );
+        assert_eq!(refused.to_string(), said);
     }
 
     #[test]

@@ -11,7 +11,8 @@ use super::services::SecretUrl;
 /// The commands of `bazaar backup`.
 #[derive(Debug, Subcommand)]
 pub enum Backup {
-    /// Write what a catalog has, which may run meanwhile, and the policies of the gateway beside it, into a file
+    /// Write what a catalog has, which may run meanwhile, and the policies of the gateway beside it, or those of a gateway alone,
+    /// into a file
     Take(Take),
     /// Read all of a backup, and say what is in it; exit with 1 where any of it is not as it was written
     Verify {
@@ -27,7 +28,7 @@ pub enum Backup {
 pub struct Take {
     /// Where it is written; nothing may be there
     pub file: PathBuf,
-    /// The data directory of `bazaar up`, or of a catalog
+    /// The data directory of `bazaar up`, of a catalog, or of a gateway on a host of its own
     #[arg(
         long,
         env = "BAZAAR_DATA_DIR",
@@ -46,7 +47,7 @@ pub struct Take {
 pub struct Restore {
     /// The backup
     pub file: PathBuf,
-    /// A directory like the one that it was taken of: for `bazaar up`, or for a catalog
+    /// A directory like the one that it was taken of: for `bazaar up`, for a catalog, or for a gateway
     #[arg(
         long,
         env = "BAZAAR_DATA_DIR",

@@ -187,7 +187,9 @@ fn arguments(flag: &clap::Arg, name: &str, value: &Value) -> Result<Vec<OsString
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory as _, Parser as _};
+    use clap::builder::Resettable;
+    use clap::parser::ValueSource;
+    use clap::{ArgAction, CommandFactory as _, Id, Parser as _};
 
     use super::super::{Cli, Command};
     use super::*;
@@ -255,6 +257,89 @@ lease-ms = 500
         )
         .unwrap();
         assert!(Cli::try_parse_from(line).is_err());
+    }
+
+    /// A flag by itself, whichever others it goes with.
+    fn alone(flag: clap::Arg) -> clap::Arg {
+        let none = || Resettable::<Id>::Reset;
+        let flag = flag.required(false).required_unless_present(none());
+        flag.requires(none()).conflicts_with(none())
+    }
+
+    /// Something that a flag takes, by what its help calls that: as a file has it, and as it would be typed.
+    fn value(flag: &clap::Arg) -> (String, String) {
+        let possible = flag.get_possible_values();
+        let names = flag.get_value_names().unwrap_or_default();
+        let named = names.first().map_or("", |name| name.as_str());
+        let text = match (possible.first(), named) {
+            (Some(possible), _) => possible.get_name(),
+            (None, "ADDRESS") => "127.0.0.1:1",
+            (None, "DIR" | "FILE" | "KEYFILE" | "NAME" | "TOKEN") => "x",
+            (None, "ID=URL") => "1=http://h:1",
+            (None, "ID" | "MS" | "N" | "PORT" | "S") => "1",
+            (None, "P") => "0.5",
+            (None, "ROWS") => "100",
+            (None, "URL") => "http://h:1",
+            (None, other) => panic!("--{:?}: say here what a {other} is", flag.get_long()),
+        };
+        match text.parse::<f64>() {
+            Ok(_) => (text.to_owned(), text.to_owned()),
+            Err(_) => (format!("'{text}'"), text.to_owned()),
+        }
+    }
+
+    #[test]
+    fn every_flag_of_a_service_can_be_said_in_a_file() {
+        let mut cli = Cli::command().mut_subcommands(|command| command.mut_args(alone));
+        cli.build();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bazaar.toml");
+        for service in COMMANDS {
+            let command = cli.find_subcommand(service).unwrap();
+            let flags = command.get_arguments().filter(|flag| {
+                let is_own = !["config", "help", "version"].contains(&flag.get_id().as_str());
+                is_own && flag.get_id() != "_config" && !flag.is_hide_set()
+            });
+            let flags: Vec<_> = flags.cloned().collect();
+            assert!(flags.len() > 10, "{service}");
+            for flag in flags {
+                let name = flag.get_long().expect("services take nothing but flags");
+                let takes_values = flag.get_action().takes_values();
+                let (said, typed) = match (takes_values, flag.get_action()) {
+                    (false, _) => ("true".to_owned(), Vec::new()),
+                    (true, ArgAction::Append) => {
+                        let (said, typed) = value(&flag);
+                        (format!("[{said}, {said}]"), vec![typed.clone(), typed])
+                    }
+                    (true, _) => {
+                        let (said, typed) = value(&flag);
+                        (said, vec![typed])
+                    }
+                };
+                for file in [
+                    format!("{name} = {said}"),
+                    format!("[{service}]\n{name} = {said}"),
+                ] {
+                    fs::write(&path, &file).unwrap();
+                    let config = format!("--config={}", path.display());
+                    let line = ["bazaar", service, &config].map(OsString::from);
+                    let line = with_file(&cli, line.into()).unwrap();
+                    let matches = cli.clone().try_get_matches_from(line);
+                    let matches = matches.unwrap_or_else(|error| panic!("{file}: {error}"));
+                    let matches = matches.subcommand_matches(service).unwrap();
+                    let id = flag.get_id().as_str();
+                    let source = matches.value_source(id);
+                    assert_eq!(source, Some(ValueSource::CommandLine), "{service}: {file}");
+                    if takes_values {
+                        let given = matches.get_raw(id).unwrap();
+                        let given: Vec<_> = given.map(|value| value.to_str().unwrap()).collect();
+                        assert_eq!(given, typed, "{service}: {file}");
+                    } else {
+                        assert!(matches.get_flag(id), "{service}: {file}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! | version | release | brought |
 //! |---|---|---|
 //! | 1 | 0.1.0 | all of `catalog.v1` and `order.v1` as of then |
-//! | 2 | 0.2.0 | every call says the caller's release, and every answer the callee's; `order.v1.Orders/List` |
+//! | 2 | 0.2.0 | every call says the caller's release, and every answer the callee's; `order.v1.Orders/List`; policies of world 1.2 |
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,6 +28,9 @@ impl Protocol {
 
     /// From which on every replica gives pages of orders.
     pub const ORDER_PAGES: Self = Self(2);
+
+    /// From which on every gateway can start policies of world 1.2.
+    pub const WORLD_1_2: Self = Self(2);
 
     /// From its number, where it has one: 0 says nothing.
     pub fn new(number: u32) -> Option<Self> {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Extension;
@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse as _, Json, Response};
 use domain::time::BootTime;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _};
 
@@ -192,10 +193,12 @@ fn recorded_headers(query: &BTreeMap<String, String>) -> Result<HeaderChoice, Re
     Ok(HeaderChoice::named(parsed.collect::<Result<_, _>>()?))
 }
 
-/// Streams the decisions that are made from now on.
+/// Streams the decisions that are made from now on. Clients' requests are in them, so the log of changes says who has it
+/// done before any is given out.
 pub(super) async fn record(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, String>>,
+    Extension(reason): Extension<Reason>,
 ) -> Result<Response, Refusal> {
     let headers = recorded_headers(&query)?;
     let seconds = query.get("seconds").map_or(Ok(10), |text| text.parse());
@@ -207,6 +210,13 @@ pub(super) async fn record(
     let time = Duration::from_secs(seconds);
     let journal = admin.gateway.backend.replicas.own_journal().known();
     let recording = admin.gateway.policy.record(journal, headers, time)?;
+    let named = query.get("headers").map(String::as_str);
+    let named = named.map_or_else(String::new, |names| format!(", with {names}"));
+    let begun = Reason {
+        why: format!("for {seconds} s{named}: {}", reason.why),
+        ..reason.clone()
+    };
+    admin.note("record", begun).await?;
     let mut stopped = admin.stopped.clone();
     let end = async move {
         let _ = timeout(time, stopped.wait_for(|stopped| *stopped)).await;
@@ -221,6 +231,11 @@ pub(super) async fn record(
     let lines = UntilStream {
         lines,
         end: Box::pin(end),
+        given: Given {
+            admin: Arc::clone(&admin),
+            reason,
+            lines: 0,
+        },
     };
     let answer = (
         [(CONTENT_TYPE, "application/jsonl")],
@@ -233,6 +248,34 @@ pub(super) async fn record(
 struct UntilStream<S> {
     lines: S,
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    given: Given,
+}
+
+/// What was given out of a recording: the log of changes says so when it ends.
+struct Given {
+    admin: Arc<Admin>,
+    reason: Reason,
+    lines: u64,
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        let Self { reason, lines, .. } = self;
+        let reason = Reason {
+            why: format!("{lines} lines were given out: {}", reason.why),
+            ..reason.clone()
+        };
+        let gateway = Arc::clone(&self.admin.gateway);
+        // Of a gateway that ends meanwhile the log says that one was begun.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        runtime.spawn_blocking(move || {
+            if let Err(error) = gateway.policy.note("recorded", &reason) {
+                tracing::warn!(%error, "the end of a recording is not in the log of changes");
+            }
+        });
+    }
 }
 
 impl<S: Stream<Item = String> + Unpin> Stream for UntilStream<S> {
@@ -242,9 +285,9 @@ impl<S: Stream<Item = String> + Unpin> Stream for UntilStream<S> {
         if self.end.as_mut().poll(context).is_ready() {
             return Poll::Ready(None);
         }
-        Pin::new(&mut self.lines)
-            .poll_next(context)
-            .map(|line| line.map(Ok))
+        let line = ready!(Pin::new(&mut self.lines).poll_next(context));
+        self.given.lines += u64::from(line.is_some());
+        Poll::Ready(line.map(Ok))
     }
 }
 
@@ -255,6 +298,9 @@ impl Admin {
         change: impl FnOnce(&Versions) -> Result<(), SwapError> + Send + 'static,
     ) -> Changed {
         let gateway = Arc::clone(&self.gateway);
+        if let Some(protocol) = gateway.backend.replicas.protocol() {
+            gateway.policy.note_protocol(protocol);
+        }
         let changing = tokio::task::spawn_blocking(move || {
             // Nobody waits for a check whose end is known.
             match gateway.policy.is_held() {
@@ -276,6 +322,14 @@ impl Admin {
             tracing::warn!(reason = %reason.escape_debug(), "policy not changed");
         })?;
         Ok(Json(self.versions().await))
+    }
+
+    /// Writes into the log of changes what an operator does that changes no version.
+    pub(super) async fn note(&self, what: &'static str, reason: Reason) -> Result<(), Refusal> {
+        let gateway = Arc::clone(&self.gateway);
+        let noting = tokio::task::spawn_blocking(move || gateway.policy.note(what, &reason));
+        let noted = noting.await.map_err(|_| Refusal::Stopping)?;
+        Ok(noted?)
     }
 
     /// The versions of the policy. Whoever changes them may be waiting for a disk, so this is for a

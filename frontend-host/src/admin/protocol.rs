@@ -138,6 +138,15 @@ pub(super) async fn raise(
         why = reason.why,
         "the bazaar's protocol is to be raised"
     );
+    let raise = Reason {
+        why: format!(
+            "from version {} to {wanted}: {}",
+            before.protocol, reason.why
+        ),
+        ..reason
+    };
+    // First: it is not taken back.
+    admin.note("raise", raise.clone()).await?;
     let request = RaiseProtocolRequest {
         protocol: wanted.get(),
         journal: replicas.own_journal().to_wire(),
@@ -149,7 +158,15 @@ pub(super) async fn raise(
             if RetryClass::of(&status) != RetryClass::Later
                 || status.code() == Code::FailedPrecondition =>
         {
-            return Err(Refusal::NotRaised(status.message().to_owned()));
+            let why = status.message().to_owned();
+            let not_raised = Reason {
+                why: why.clone(),
+                ..raise
+            };
+            if let Err(error) = admin.note("not-raised", not_raised).await {
+                tracing::warn!(%error, "that it was not raised is not in the log of changes");
+            }
+            return Err(Refusal::NotRaised(why));
         }
         Ok(Err(status)) => {
             tracing::warn!(%status, "nobody knows whether the protocol was raised");

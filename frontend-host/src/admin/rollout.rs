@@ -28,7 +28,9 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
             json["version"] = version.manifest.version.clone().into();
             json
         });
-        json!({ "rollout": rollout, "last": gateway.policy.changes().last() })
+        let changes = gateway.policy.changes();
+        let last = changes.iter().rfind(|change| change.is_of_policy());
+        json!({ "rollout": rollout, "last": last })
     });
     Json(shown.await.unwrap_or_default())
 }

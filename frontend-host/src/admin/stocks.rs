@@ -199,26 +199,48 @@ impl Admin {
 /// Longest text of what says that somebody may, in bytes: what is longer ends in a part of its hash.
 const KNOWN_BY_BYTES_MAX: usize = 40;
 
-/// What says that they may, and what they call themselves, which is cut first.
+/// So much of what somebody calls themselves stays in any case, in bytes.
+const NAME_BYTES_MIN: usize = 8;
+
+/// What says that they may, where they did it from, and what they call themselves: of all three there is something, though
+/// a note has no room for the longest. The address is whole; what is left is first for what is known.
 fn who(reason: &Reason) -> String {
-    let known_by = reason.known_by.as_deref().filter(|by| *by != "nothing");
-    let known_by = known_by.map(|by| by.replace("certificate spiffe://bazaar/", ""));
-    let known_by = known_by.map(|by| match by.len() > KNOWN_BY_BYTES_MAX {
-        true => shortened(&by),
-        false => by,
-    });
     let address = reason.address.map(|address| address.to_string());
-    let known = [known_by, address];
-    let known: Vec<String> = known.into_iter().flatten().collect();
+    let name = reason.who.len().min(NAME_BYTES_MIN);
+    let taken = address.as_deref().map_or(0, str::len) + name + " at ".len() + ": ".len();
+    let room = Note::WHO_BYTES_MAX.saturating_sub(taken);
+    let known_by = reason.known_by.as_deref().filter(|by| *by != "nothing");
+    let known_by = known_by.map(|by| {
+        let by = by.replace("certificate spiffe://bazaar/", "");
+        shortened(by, room.min(KNOWN_BY_BYTES_MAX))
+    });
+    let known: Vec<String> = [known_by, address].into_iter().flatten().collect();
     format!("{}: {}", known.join(" at "), reason.who)
 }
 
-/// Another one for each text.
-fn shortened(text: &str) -> String {
-    let hash = Sha256::digest(text);
-    let begins = text.chars().take(KNOWN_BY_BYTES_MAX - 17);
-    let begins: String = begins.filter(char::is_ascii).collect();
-    format!("{begins}~{}", domain::Hex(&hash[..8]))
+/// Bytes of a hash that stand for the rest of a text, and those where there is little room: each is two characters.
+const HASH_BYTES: usize = 8;
+const SHORT_HASH_BYTES: usize = 4;
+
+/// Another one for each text, which is ASCII: its beginning and a part of its hash, where it has more bytes than that.
+fn shortened(text: String, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    let has_room = bytes_max > 4 * HASH_BYTES;
+    let hash_bytes = if has_room {
+        HASH_BYTES
+    } else {
+        SHORT_HASH_BYTES
+    };
+    let hash = Sha256::digest(&text);
+    // Nobody else changes anything.
+    let name = text.strip_prefix("operator/").unwrap_or(&text);
+    let begins = name.chars().filter(char::is_ascii);
+    let begins: String = begins
+        .take(bytes_max.saturating_sub(1 + 2 * hash_bytes))
+        .collect();
+    format!("{begins}~{}", domain::Hex(&hash[..hash_bytes]))
 }
 
 fn which(why: Unavailability) -> &'static str {
@@ -329,5 +351,40 @@ mod tests {
         assert!(long("b").contains(" at 10.0.0.1: "), "{}", long("b"));
         assert_ne!(long("b"), long("c"));
         assert!(who("nothing").starts_with("10.0.0.1: mallory"));
+    }
+
+    #[test]
+    fn the_longest_of_all_leaves_the_address_whole_and_something_of_everything() {
+        let address = "2001:db8:1234:5678:9abc:def0:1234:5678";
+        let note = |operator: &str, calls_itself: &str| {
+            let reason = Reason {
+                who: calls_itself.to_owned(),
+                why: String::new(),
+                known_by: Some(format!("certificate spiffe://bazaar/operator/{operator}")),
+                address: Some(address.parse().unwrap()),
+            };
+            Note::new(&who(&reason), "").who().to_owned()
+        };
+        // As long as a certificate's may be.
+        let (one, other) = ("a".repeat(127) + "b", "a".repeat(127) + "c");
+        let told = note(&one, "mallory-the-third");
+        assert!(told.starts_with("aa"), "{told}");
+        let (known_by, name) = told.split_once(&format!(" at {address}: ")).unwrap();
+        assert!(known_by.len() >= 11, "{told}");
+        assert!(
+            "mallory-the-third".starts_with(name) && name.len() >= 8,
+            "{told}"
+        );
+        assert_ne!(told, note(&other, "mallory-the-third"));
+        // What there is room for is not cut.
+        assert_eq!(note("al", "ada"), format!("operator/al at {address}: ada"));
+        let longest = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        let reason = Reason {
+            who: "ada".to_owned(),
+            why: String::new(),
+            known_by: Some("token".to_owned()),
+            address: Some(longest.parse().unwrap()),
+        };
+        assert_eq!(who(&reason), format!("token at {longest}: ada"));
     }
 }

@@ -7,7 +7,7 @@
 //! - [`v1_2`]: the newest, in which the gateway thinks;
 //! - [`v1_1`] and [`v1_0`]: those before, in terms of the newest.
 
-use domain::{Invalid, ReplicaId};
+use domain::{Invalid, Protocol, ReplicaId};
 use wasmtime::component::types::{self, ComponentItem};
 use wasmtime::component::{Component, InstancePre};
 use wasmtime::{AsContextMut, Engine};
@@ -54,6 +54,14 @@ impl World {
             Self::V1_0 => "bazaar:policy/policy@1.0.0",
             Self::V1_1 => "bazaar:policy/policy@1.1.0",
             Self::V1_2 => "bazaar:policy/policy@1.2.0",
+        }
+    }
+
+    /// From which version of the services' protocol on every gateway of a bazaar can start a policy of it.
+    pub(crate) const fn since(self) -> Protocol {
+        match self {
+            Self::V1_0 | Self::V1_1 => Protocol::FIRST,
+            Self::V1_2 => Protocol::WORLD_1_2,
         }
     }
 

@@ -1,4 +1,4 @@
-//! A change of the policy: what, by whom, and why.
+//! A change of the policy, or what else an operator did: what, by whom, and why.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,8 @@ pub struct Change {
     pub at_ms: u64,
     /// `activate`, `configure`, `shadow`, `canary`, `drop`, `promote` or `rollback`; of a rollout `rollout`, `step`,
     /// `pause`, `resume` or `skip`; `fallback` where a gateway started
-    /// with another version than was active last.
+    /// with another version than was active last. What changes no version: `record` and `recorded` as a recording of
+    /// clients' requests begins and ends, `raise` as the services' protocol is to be raised, `not-raised` where it is not.
     pub what: String,
     /// Who did it, see [`Reason`].
     pub who: String,
@@ -58,7 +59,15 @@ pub struct Change {
     pub incident: Option<Incident>,
 }
 
+/// What is done that changes no version.
+const OF_NO_VERSION: [&str; 4] = ["record", "recorded", "raise", "not-raised"];
+
 impl Change {
+    /// Whether it is a change of the policy, and not what else operators did.
+    pub fn is_of_policy(&self) -> bool {
+        !OF_NO_VERSION.contains(&self.what.as_str())
+    }
+
     pub(super) fn new(what: &str, before: &Published, after: &Published, reason: &Reason) -> Self {
         Self {
             at_ms: unix_ms(),

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use domain::Protocol;
+
 use super::version_log::VersionLogError;
 use crate::admission::Rejection;
 
@@ -56,6 +58,18 @@ pub enum SwapError {
     /// There is no candidate.
     #[error("there is no candidate; put one with PUT /policy/candidate?shadow=0.1")]
     NoCandidate,
+    /// The release before could not start it, and may be to come back.
+    #[error(
+        "it is made for `{interface}`, which gateways of the release before cannot start: the bazaar is at version {at} of the services' protocol, and has to be at {wanted} (`bazaar protocol raise`); or make it for an older world"
+    )]
+    NotRaised {
+        /// What it exports.
+        interface: &'static str,
+        /// That the bazaar is at.
+        at: Protocol,
+        /// From which on it may be saved.
+        wanted: Protocol,
+    },
     /// Another process takes the gateway's place.
     #[error(
         "another process is taking this gateway's place: send the change again in a moment, when that one serves"

@@ -172,6 +172,20 @@ impl Registry {
         }
     }
 
+    /// Writes down what an operator does that changes no version.
+    pub(super) fn note_done(&self, what: &'static str, reason: &Reason) -> Result<(), SwapError> {
+        let mut log = self.log();
+        let Some(log) = &mut *log else {
+            return Ok(());
+        };
+        if log.unwritten().is_some() {
+            return Err(SwapError::HandingOver);
+        }
+        let now = self.published();
+        let done = Change::new(what, &now, &now, reason);
+        Ok(log.record(&done, &now, &now)?)
+    }
+
     /// The versions that can be activated again, the latest at the end.
     pub(super) fn kept(&self) -> Vec<Kept> {
         let log = self.log();

@@ -6,7 +6,7 @@
 //! policies/<digest>.sig    their signatures, of those that came with one
 //! policies/<digest>.config the configurations of the versions that have one: a line with the component's
 //!                          digest, and then the configuration as it was sent
-//! policies/state.json      which of them is which
+//! policies/state.json      which of them is which, and in which format it says so
 //! policies/changes.jsonl   the latest changes, one JSON object a line
 //! policies/changes.1.jsonl those before them; older ones are forgotten
 //! ```
@@ -35,6 +35,10 @@ use crate::guest::digest::Digest;
 /// Changes that are shown; the log keeps more.
 const CHANGES_SHOWN_MAX: usize = 20;
 
+/// The format of a state that this release writes, and the newest that it reads. States of before there were formats are of
+/// the first.
+const FORMAT: u32 = 1;
+
 /// Size from which on a log of changes is put aside for a new one, in bytes. A change has some 500.
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
@@ -58,6 +62,25 @@ const CONFIG: &str = "config";
 pub struct VersionLogError {
     path: PathBuf,
     source: io::Error,
+}
+
+/// In which format a state is.
+#[derive(Deserialize)]
+struct Mark {
+    #[serde(default = "first")]
+    format: u32,
+}
+
+fn first() -> u32 {
+    1
+}
+
+/// A state as it is written.
+#[derive(Serialize)]
+struct Marked<'a> {
+    format: u32,
+    #[serde(flatten)]
+    state: &'a State,
 }
 
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
@@ -211,6 +234,7 @@ impl VersionLog {
             unwritten: None,
             forgotten: Vec::new(),
         };
+        log.check_format()?;
         log.state = match log.read_state() {
             Ok(Some(state)) if state.started_with == started_with => state,
             Ok(_) => State::default(),
@@ -498,8 +522,9 @@ impl VersionLog {
     }
 
     fn write_state(&self, state: &State) -> Result<(), VersionLogError> {
-        let json = serde_json::to_vec(state).expect("strings are JSON");
-        write_durably(&self.dir.join("state.json"), &json)
+        let format = FORMAT;
+        let json = serde_json::to_vec(&Marked { format, state }).expect("strings are JSON");
+        write_durably(&self.state_path(), &json)
     }
 
     fn append(&self, change: &Change) -> Result<(), VersionLogError> {
@@ -576,9 +601,32 @@ impl VersionLog {
         }
     }
 
+    fn state_path(&self) -> PathBuf {
+        self.dir.join("state.json")
+    }
+
+    /// That the state is of no later release, which would not find again what this one makes of it.
+    fn check_format(&self) -> Result<(), VersionLogError> {
+        let json = fs::read(self.state_path()).unwrap_or_default();
+        match serde_json::from_slice(&json) {
+            Ok(Mark { format }) if format > FORMAT => {
+                let problem = format!(
+                    "it has format {format}, and this release reads {FORMAT} at most: use the release that wrote it, or move {} elsewhere to begin with the policy that the gateway is started with",
+                    self.dir.display()
+                );
+                Err(VersionLogError {
+                    path: self.state_path(),
+                    source: io::Error::new(io::ErrorKind::InvalidData, problem),
+                })
+            }
+            // What cannot be read is damaged, or there is none.
+            _ => Ok(()),
+        }
+    }
+
     /// None where there is none yet.
     fn read_state(&self) -> io::Result<Option<State>> {
-        match fs::read(self.dir.join("state.json")) {
+        match fs::read(self.state_path()) {
             Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

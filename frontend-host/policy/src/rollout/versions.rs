@@ -5,10 +5,11 @@
 //! good version is back: see `probation`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::Guard;
-use domain::JournalId;
+use domain::{JournalId, Protocol};
 
 use super::change::{Change, Reason};
 use super::clients_seen::ClientsSeen;
@@ -45,6 +46,8 @@ pub struct Versions {
     pub(crate) recorder: Recorder,
     pub(crate) recent: RecentInputs,
     pub(crate) auditor: Auditor,
+    /// The version of the services' protocol that the bazaar is at; 0 until it is known.
+    protocol: AtomicU32,
 }
 
 impl Versions {
@@ -110,7 +113,13 @@ impl Versions {
             recorder: Recorder::default(),
             recent: RecentInputs::default(),
             auditor: Auditor::start()?,
+            protocol: AtomicU32::new(0),
         })
+    }
+
+    /// The bazaar is at that version of the services' protocol: components are taken that each gateway of it can start.
+    pub fn note_protocol(&self, protocol: Protocol) {
+        self.protocol.store(protocol.get(), Ordering::Relaxed);
     }
 
     /// What it took to admit versions, and what became of them.
@@ -174,12 +183,25 @@ impl Versions {
     /// that serve. The version that was active stays loaded; if it is good, it is the last good one
     /// from now on. The component that is active already changes nothing, unless a secret that its
     /// configuration refers to has changed.
+    ///
+    /// # Errors
+    /// Also where it is of a world that came with a version of the protocol that the bazaar [is not at](Self::note_protocol).
     pub fn activate<'a>(
         &self,
         upload: impl Into<Upload<'a>>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        let upload = upload.into();
+        self.activate_if(upload.into(), reason, |version| {
+            self.check_protocol(version)
+        })
+    }
+
+    fn activate_if(
+        &self,
+        upload: Upload<'_>,
+        reason: &Reason,
+        check: impl FnOnce(&Version) -> Result<(), SwapError>,
+    ) -> Result<SharedVersion, SwapError> {
         let active = Arc::clone(&self.published().active);
         if active.digest == upload.digest() && self.published().closed.is_none() {
             self.admission.check_trust(upload)?;
@@ -188,6 +210,7 @@ impl Versions {
             }
         }
         let version = self.admit(upload)?;
+        check(&version)?;
         self.registry.change(
             "activate",
             reason,
@@ -197,12 +220,26 @@ impl Versions {
         Ok(version)
     }
 
+    /// Whether a component may be saved that was not saved before.
+    fn check_protocol(&self, version: &Version) -> Result<(), SwapError> {
+        let wanted = version.world.since();
+        match Protocol::new(self.protocol.load(Ordering::Relaxed)) {
+            Some(at) if at < wanted => Err(SwapError::NotRaised {
+                interface: version.world.interface(),
+                at,
+                wanted,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes a version the active one that was so before and is kept, by its digest or the beginning
     /// of it. Compiles, where its code is not kept.
     pub fn activate_kept(&self, digest: &str, reason: &Reason) -> Result<SharedVersion, SwapError> {
         let kept = self.registry.load_kept(digest);
         let kept = kept.ok_or_else(|| SwapError::NotKept(digest.to_owned()))?;
-        self.activate(kept.upload(), reason)
+        // It was saved before.
+        self.activate_if(kept.upload(), reason, |_| Ok(()))
     }
 
     /// The versions that can be activated again, the latest at the end.
@@ -244,7 +281,11 @@ impl Versions {
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
         self.admission.check_trust(upload)?;
-        let admit = || Ok(self.admit(upload)?);
+        let admit = || {
+            let version = self.admit(upload)?;
+            self.check_protocol(&version)?;
+            Ok(version)
+        };
         let save = |log: &mut VersionLog| log.save(upload);
         self.put_on_trial(upload.digest(), terms, replace, reason, admit, save)
     }
@@ -394,6 +435,15 @@ impl Versions {
             };
             self.admit(saved.upload()).inspect_err(refused).ok()
         })
+    }
+
+    /// Writes into the log of changes what an operator does that changes no version; see [`Change::what`]. Waits for a
+    /// disk.
+    ///
+    /// # Errors
+    /// Where it cannot be written, or another process takes the gateway's place.
+    pub fn note(&self, what: &'static str, reason: &Reason) -> Result<(), SwapError> {
+        self.registry.note_done(what, reason)
     }
 
     /// The last changes, oldest first.

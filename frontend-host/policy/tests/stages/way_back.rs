@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use domain::Protocol;
 use frontend_policy::decision::Action;
 use frontend_policy::{
-    Admission, DEFAULT_POLICY, Engine, Probation, Reason, RequestParts, Secrets, Share, SwapError,
-    Trial, Undecided, Upload, VersionLog, Versions,
+    Admission, DEFAULT_POLICY, Digest, Engine, Probation, Reason, RequestParts, Secrets, Share,
+    SwapError, Trial, Undecided, Upload, VersionLog, Versions,
 };
 use http::{HeaderMap, Method};
 
@@ -95,6 +96,105 @@ fn while_changes_are_held_a_version_that_fails_goes_and_what_is_saved_stays_unti
     assert_eq!(active(&after), "marked");
     assert_eq!(after.changes().len(), changes);
     after.activate(&guest("traps"), &operator()).unwrap();
+}
+
+#[test]
+fn what_changes_no_version_is_in_the_log_and_changes_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    versions.activate(&guest("marked"), &operator()).unwrap();
+    let share = Share::new(0.25).unwrap();
+    versions
+        .try_out(&guest("traps"), Trial::Canary(share), &operator())
+        .unwrap();
+    let kept = versions.kept();
+    versions.note("record", &of("ada")).unwrap();
+    assert_eq!(
+        (active(&versions), versions.kept()),
+        ("marked".to_owned(), kept)
+    );
+    // Another process may read what is saved: nothing is written.
+    versions.hold();
+    let refused = versions.note("record", &of("bob"));
+    assert!(matches!(refused, Err(SwapError::HandingOver)));
+    assert!(versions.changes_since_held().is_empty());
+    drop(versions);
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&after), "marked");
+    let candidate = after.published().candidate.clone();
+    assert_eq!(candidate.unwrap().version.manifest.name, "traps");
+    let changes = after.changes();
+    let last = changes.last().unwrap();
+    assert_eq!((&*last.what, &*last.who), ("record", "ada"));
+    assert_eq!(last.from, last.to);
+}
+
+/// Gateways of the release before are to start with what is saved, until the protocol is raised.
+#[test]
+fn a_policy_of_a_later_world_waits_for_the_protocol_and_what_was_there_before_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let project = env!("CARGO_MANIFEST_DIR");
+    let older = format!("{project}/../../tests/policies/default-1.1.wasm");
+    let older = std::fs::read(older).unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    versions.note_protocol(Protocol::FIRST);
+    let refused = versions.activate(&guest("marked"), &operator()).map(drop);
+    let why = refused.unwrap_err();
+    assert!(matches!(why, SwapError::NotRaised { .. }), "{why}");
+    for part in [
+        "bazaar:policy/policy@1.2.0",
+        "is at version 1",
+        "bazaar protocol raise",
+    ] {
+        assert!(why.to_string().contains(part), "{why}");
+    }
+    let canary = Trial::Canary(all());
+    let refused = versions.try_out(&guest("marked"), canary, &operator());
+    assert!(matches!(refused, Err(SwapError::NotRaised { .. })));
+    let saved = |component: &[u8]| {
+        dir.path()
+            .join(format!("policies/{}.wasm", Digest::of(component)))
+    };
+    assert!(!saved(&guest("marked")).exists());
+
+    versions.try_out(&older, canary, &operator()).unwrap();
+    versions.promote(None, &operator()).unwrap();
+    // The built-in one was there before.
+    versions.roll_back(&operator()).unwrap();
+    let kept = Digest::of(&older).to_string();
+    versions.activate_kept(&kept, &operator()).unwrap();
+    let built_in = Digest::of(DEFAULT_POLICY).to_string();
+    versions.activate_kept(&built_in, &operator()).unwrap();
+
+    versions.note_protocol(Protocol::WORLD_1_2);
+    versions.activate(&guest("marked"), &operator()).unwrap();
+    assert_eq!(active(&versions), "marked");
+}
+
+#[test]
+fn a_state_of_a_later_release_is_refused_and_one_without_a_format_is_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    versions.activate(&guest("marked"), &operator()).unwrap();
+    drop(versions);
+    let file = dir.path().join("policies/state.json");
+    let written = std::fs::read_to_string(&file).unwrap();
+    let format = r#"{"format":1,"#;
+    assert!(written.starts_with(format), "{written}");
+    std::fs::write(&file, written.replace(format, "{")).unwrap();
+    assert_eq!(active(&started(dir.path(), DEFAULT_POLICY)), "marked");
+    // Whatever else it has by then.
+    std::fs::write(&file, r#"{"format":2,"versions":[]}"#).unwrap();
+    let refused = VersionLog::open(dir.path(), DEFAULT_POLICY).unwrap_err();
+    let why = refused.to_string();
+    assert!(
+        why.contains("has format 2, and this release reads 1 at most"),
+        "{why}"
+    );
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        r#"{"format":2,"versions":[]}"#
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ const WORDS = {
   activate: "Activated", configure: "Configured anew", shadow: "Put in the shadow", canary: "Put on trial as a canary", drop: "Candidate dropped",
   promote: "Promoted", rollback: "Rolled back", rollout: "Rollout begun", step: "Rollout: next step", pause: "Rollout paused",
   resume: "Rollout resumed", skip: "Rollout: step skipped", fallback: "Started with another version",
+  record: "Recording of requests begun", recorded: "Recording ended", raise: "Protocol to be raised", "not-raised": "Protocol not raised",
 };
 
 const tag = (text, kind) => h("span", { class: `tag ${kind ?? ""}` }, text);
