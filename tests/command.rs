@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use test_postgres::{Cluster, Options as Servers};
 
 use crate::harness::{
-    Bazaar, Order, Ports, Process, Server, Turn, kill_by_pid, request, run, run_ok, run_with,
-    signal_by_pid, wait_until,
+    Bazaar, Options, Order, Ports, Process, Server, Turn, kill_by_pid, request, run, run_ok,
+    run_with, signal_by_pid, wait_until,
 };
 
 /// The admin API's port in the block.
@@ -115,7 +115,7 @@ fn is_alive(pid: u32) -> bool {
 
 #[test]
 fn up_says_where_everything_is_serves_and_stops_it_all_on_sigterm() {
-    let mut up = Up::start(&[]);
+    let mut up = Up::start(&["--cache-stocks-max=0"]);
     let names: Vec<&str> = up.services.keys().map(String::as_str).collect();
     assert_eq!(
         names,
@@ -138,6 +138,18 @@ fn up_says_where_everything_is_serves_and_stops_it_all_on_sigterm() {
         request(gateway, "GET", "/stocks/meta", &[], b"").data()["quantity"],
         1010
     );
+    // No stock is kept, as it was told, and orders are.
+    let lookups = |target: &str| {
+        let lookup = || request(gateway, "GET", target, &[], b"");
+        [lookup(), lookup()].map(|answer| answer.header("cache-status").unwrap().to_owned())
+    };
+    assert_eq!(lookups("/stocks/meta"), ["bazaar; fwd=bypass"; 2]);
+    let [_, second] = lookups("/orders/0");
+    assert!(second.starts_with("bazaar; hit"), "{second}");
+    let cache = request(up.admin(), "GET", "/status", &[], b"").json()["cache"].take();
+    let of_stocks = ["entries", "entries_max", "hits"].map(|figure| &cache["stocks"][figure]);
+    assert_eq!(of_stocks, [0, 0, 0], "{cache}");
+    assert_eq!(cache["orders"]["entries"], 1, "{cache}");
 
     let pids = up.pids();
     assert!(pids.iter().all(|pid| is_alive(*pid)));
@@ -414,9 +426,14 @@ fn wrong_usage_exits_with_2() {
     assert_eq!(run(same_peer).status.code(), Some(2));
 }
 
+/// Also where a gateway keeps fewer stocks than there are.
 #[test]
 fn load_trades_checks_and_measures() {
-    let bazaar = Bazaar::start_default();
+    const STOCKS_MAX: u64 = 3;
+    let bazaar = Bazaar::start(Options {
+        gateway_flags: vec![format!("--cache-stocks-max={STOCKS_MAX}")],
+        ..Options::default()
+    });
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("load.json");
     let url = format!("--url=http://{}", bazaar.address());
@@ -448,6 +465,19 @@ fn load_trades_checks_and_measures() {
     );
     assert_eq!(report["mismatches"], Value::Array(Vec::new()));
     assert!(report["requests"]["trade"]["p99_us"].as_u64().unwrap() > 0);
+
+    let cached = || bazaar.status()["cache"]["stocks"].take();
+    let before = cached();
+    assert_eq!(before["entries_max"], STOCKS_MAX);
+    let stocks = bazaar.get("/stocks").data();
+    let names = stocks.as_array().unwrap().iter();
+    for name in names.map(|stock| stock["name"].as_str().unwrap()) {
+        assert_eq!(bazaar.get(&format!("/stocks/{name}")).status, 200);
+        let kept = cached();
+        assert!(kept["entries"].as_u64().unwrap() <= STOCKS_MAX, "{kept}");
+    }
+    let evicted = [before, cached()].map(|cached| cached["evicted"].as_u64().unwrap());
+    assert!(evicted[0] < evicted[1], "{evicted:?}");
 
     let dirs = [1, 2, 3].map(|id| bazaar.data_dir(id));
     run_ok(["ledger".into(), "diff".into()].into_iter().chain(dirs));
@@ -566,6 +596,14 @@ fn load_sweeps_with_the_cache_and_without_and_leaves_the_policy_as_it_was() {
     assert!(table.contains("trade probability"), "{table}");
     let page = fs::read_to_string(dir.path().join("sweep.html")).unwrap();
     assert_eq!(page.matches("<svg").count(), 6, "{page}");
+    // The table is for people to read, and the CSV beside it for programs.
+    let heads = page.split("<th>").skip(1);
+    let heads: Vec<&str> = heads
+        .filter_map(|rest| rest.split("</th>").next())
+        .collect();
+    assert_eq!(heads.len(), csv.lines().next().unwrap().split(',').count());
+    assert_eq!(heads[..3], ["Cache", "Trade probability", "Request"]);
+    assert!(heads.iter().all(|head| !head.contains('_')), "{heads:?}");
     let cached = fs::read_to_string(dir.path().join("cache.csv")).unwrap();
     let of_cache = self::rows(&cached);
     let stocks = |caching: &str| {

@@ -1,16 +1,24 @@
 //! Orders that are followed as they are placed.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use frontend_host::config::RECEIVE_TIME_MAX;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::{Bazaar, Options, Order, Server, guest, wait_until};
 
 /// Nothing takes so long here.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Beyond what a limit says, on a busy machine.
+const SLACK: Duration = Duration::from_secs(8);
+
+/// Between two orders while others wait.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// A stream of events, over HTTP/1.0: it ends with the connection.
 struct Stream {
@@ -24,7 +32,10 @@ type Event = (u64, Value);
 
 impl Stream {
     fn open(gateway: SocketAddr, target: &str, headers: &str) -> Self {
-        let mut stream = TcpStream::connect(gateway).unwrap();
+        Self::over(TcpStream::connect(gateway).unwrap(), target, headers)
+    }
+
+    fn over(mut stream: TcpStream, target: &str, headers: &str) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let head = format!("GET {target} HTTP/1.0\r\n{headers}\r\n");
         stream.write_all(head.as_bytes()).unwrap();
@@ -181,6 +192,73 @@ fn there_are_no_more_streams_than_a_gateway_has_room_for() {
     wait_until("there is room again", || {
         Stream::open(address, "/events", "").status == 200
     });
+}
+
+/// A connection on which little is under way at a time: some 100 kB, most of it in the gateway and its system.
+fn narrow(to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    socket.set_tcp_mss(536).unwrap(); // systems keep so many segments for a connection
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+/// Clients that follow events at the moment.
+fn followed(bazaar: &Bazaar) -> usize {
+    let metrics = bazaar.admin("GET", "/metrics", b"").body;
+    let mut lines = metrics.lines();
+    let figure = lines.find_map(|line| line.strip_prefix("bazaar_event_streams "));
+    figure.expect("it is exported").parse().expect("a number")
+}
+
+#[test]
+fn who_takes_nothing_is_cut_off_within_the_bound_and_others_hear_of_every_order() {
+    const CLIENTS: u64 = 8;
+    const ORDERS_EACH: u64 = 200; // 250 kB of events, and fewer than a gateway keeps
+    const NAME: &str = "a stock whose name is as long as the name of a stock can be: 64b";
+    let stocks = format!("name,price,quantity\n{NAME},1.00,1000\n");
+    let bazaar = Bazaar::start(Options {
+        stocks: Some(stocks.leak()),
+        ..Options::default()
+    });
+    let gateway = bazaar.address();
+    let mut stuck = Stream::over(narrow(gateway), "/events", "");
+    let mut other = Stream::open(gateway, "/events", "");
+    assert_eq!((stuck.status, other.status), (200, 200));
+    assert_eq!(followed(&bazaar), 2);
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                for _ in 0..ORDERS_EACH {
+                    bazaar.trade(&Order::sell(1, NAME));
+                }
+            });
+        }
+    });
+    let orders = CLIENTS * ORDERS_EACH;
+    assert!(
+        numbers(&other.take(orders as usize))
+            .into_iter()
+            .eq(0..orders)
+    );
+    let placed = Instant::now();
+    while followed(&bazaar) == 2 {
+        assert!(placed.elapsed() < RECEIVE_TIME_MAX + SLACK, "it is not");
+        let next = bazaar.trade(&Order::sell(1, NAME));
+        assert_eq!(numbers(&other.take(1)), [next]);
+        thread::sleep(PAUSE);
+    }
+    let next = bazaar.trade(&Order::sell(1, NAME));
+    assert_eq!(numbers(&other.take(1)), [next]);
+    // What was on its way is all that it gets.
+    let mut rest = Vec::new();
+    if let Err(error) = stuck.reader.read_to_end(&mut rest) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "it has no end");
+    }
+    let got = String::from_utf8_lossy(&rest)
+        .matches("event: order")
+        .count() as u64;
+    assert!((1..orders).contains(&got), "{got} of {orders}");
 }
 
 #[test]

@@ -1,15 +1,34 @@
 //! The front page, in a browser.
 
+use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
-use crate::harness::{Bazaar, Options, example, run_ok, skip};
+use crate::harness::{Bazaar, Options, Order, example, run_ok, skip};
 
 /// How the script says that the browser is not to be had (`EX_UNAVAILABLE`).
 const UNAVAILABLE: i32 = 69;
 
 /// Where screenshots are left, to be looked at.
 const SCREENSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/screenshots/page");
+
+/// What would be more than text, were it not shown as that.
+const HOSTILE: &str = "<img src=x onerror=alert(1)>";
+const HOSTILE_ENCODED: &str = "%3Cimg%20src=x%20onerror=alert(1)%3E";
+
+/// Some that people know, first in the list, and many more than a page shows at a time.
+fn stocks() -> &'static str {
+    let mut csv = "name,price,quantity\namazon,102.24,1000\namc,5.20,1000\napple,151.03,1000\n\
+        gamestop,20.00,1000\ngoogle,94.02,1000\nintel,27.84,1000\nmeta,194.02,1000\n\
+        microsoft,258.06,1000\nnetflix,315.18,1000\nnike,121.43,1000\nnvidia,240.63,1000\n\
+        tesla,192.58,1000\n"
+        .to_owned();
+    for number in 1..=1_000 {
+        writeln!(csv, "zenith {number:04},1.50,100").unwrap();
+    }
+    csv.leak()
+}
 
 #[test]
 fn people_trade_and_see_what_others_do() {
@@ -27,22 +46,100 @@ fn people_trade_and_see_what_others_do() {
     let fetched = String::from_utf8(fetched.stdout).unwrap();
     let (python, chromium) = fetched.trim().split_once('\n').unwrap();
 
-    let bazaar = Bazaar::start_default();
+    let bazaar = Bazaar::start(Options {
+        stocks: Some(stocks()),
+        ..Options::default()
+    });
     let admin = format!("--admin=http://{}", bazaar.admin_address());
-    let hostile = "<img src=x onerror=alert(1)>";
-    let listed = ["stock", "add", hostile, "--price=1", "--quantity=100"];
-    let said = ["--operator=alice", "--reason=the test", &admin];
-    run_ok(listed.into_iter().chain(said));
+    let operate = |arguments: &[&str]| {
+        let said = ["--operator=alice", "--reason=the test", &admin];
+        let command = ["stock"].iter().chain(arguments);
+        run_ok(command.copied().chain(said));
+    };
+    operate(&["add", HOSTILE, "--price=1", "--quantity=100"]);
     fs::create_dir_all(SCREENSHOTS).unwrap();
-    let driven = Command::new(python)
+    let mut driven = Command::new(python)
         .arg(format!("{dir}/drive.py"))
         .args([&format!("http://{}/", bazaar.address()), chromium])
         .arg(SCREENSHOTS)
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
         .unwrap();
-    let said = String::from_utf8_lossy(&driven.stderr);
-    assert!(driven.status.success(), "{said}");
-    bazaar.check_acknowledged();
+    let (mut answers, wishes) = (driven.stdin.take().unwrap(), driven.stdout.take().unwrap());
+    for wish in BufReader::new(wishes).lines() {
+        let wish = wish.unwrap();
+        let arguments: Vec<&str> = serde_json::from_str(&wish).unwrap();
+        operate(&arguments);
+        writeln!(answers, "done").unwrap();
+    }
+    assert!(driven.wait().unwrap().success(), "see what the script said");
+    // What is sent twice is placed once: four orders of the desktop's, one more, and two of the phone's.
+    let orders = bazaar.get("/orders").data();
+    let shares = |order: &serde_json::Value| order["quantity"].as_u64();
+    let shares: Vec<_> = orders.as_array().unwrap().iter().map(shares).collect();
+    assert_eq!(shares, [10, 5, 3, 1, 1, 4, 6].map(Some));
+}
+
+/// Of a request nothing but the name of a stock is in what is answered with content, and that in JSON alone. Else the page, or
+/// whoever is made to open an address of the API, would have to know better.
+#[test]
+fn nothing_of_a_request_comes_back_as_markup() {
+    let bazaar = Bazaar::start_default();
+    bazaar.trade(&Order::sell(1, "meta"));
+    let headers = [
+        "x-request-id",
+        "user-agent",
+        "referer",
+        "cookie",
+        "x-forwarded-for",
+        "accept-language",
+        "traceparent",
+    ]
+    .map(|name| (name, HOSTILE));
+    for path in ["/", "/page.css", "/page.js", "/openapi.json"] {
+        let target = format!("{path}?{HOSTILE_ENCODED}={HOSTILE_ENCODED}");
+        let asked = bazaar.send("GET", &target, &headers, b"");
+        assert_eq!(asked.body, bazaar.get(path).body, "{path}");
+    }
+    let order = |name: &str, side: &str| {
+        format!(r#"{{"name":"{name}","type":"{side}","quantity":1,"{HOSTILE}":"{HOSTILE}"}}"#)
+    };
+    let bodies = [
+        order(HOSTILE, "buy"),
+        order("meta", HOSTILE),
+        HOSTILE.to_owned(),
+        format!("{{\"name\":{HOSTILE}}}"),
+        format!("[\"{HOSTILE}\"]"),
+    ];
+    let keyed = [("idempotency-key", HOSTILE), ("x-request-id", HOSTILE)];
+    let ill_keyed = [("idempotency-key", "\"<img src=x")];
+    let placed = bodies.iter().flat_map(|body| {
+        let headers = [&headers[..], &keyed, &ill_keyed];
+        headers.map(|headers| bazaar.send("POST", "/orders", headers, body.as_bytes()))
+    });
+    let read = [
+        "/stocks/",
+        "/stocks?after=",
+        "/stocks?limit=",
+        "/orders/",
+        "/orders?stock=",
+        "/orders?after=",
+        "/events?after=",
+        "/nowhere/",
+    ]
+    .map(|target| bazaar.send("GET", &format!("{target}{HOSTILE_ENCODED}"), &headers, b""));
+    let others = [
+        bazaar.send("GET", "/events", &[("last-event-id", HOSTILE)], b""),
+        bazaar.send("GET", "/stocks/meta", &[("if-match", HOSTILE)], b""),
+        bazaar.send(HOSTILE, "/", &[], b""),
+        bazaar.send("GET", HOSTILE, &[], b""),
+        bazaar.send("GET", "/", &[("host", HOSTILE)], b""),
+    ];
+    for answer in placed.chain(read).chain(others) {
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert!(!answer.body.contains('<'), "{answer:?}");
+    }
 }
 
 #[test]

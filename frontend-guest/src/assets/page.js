@@ -3,18 +3,23 @@
 "use strict";
 
 const SHOWN_MAX = 200; // rows of stocks at a time; the search finds the others
+const LISTED_MAX = 1000; // stocks that are asked for at a time
+const LOOK_PAUSE = 4000; // ms from one look at the list to the next, and half as much again by chance
 const LATEST_MAX = 20;
 const MINE_MAX = 100;
-const READS_MAX = 4; // looks at stocks at a time
-const READ_PAUSE = 1000; // ms from one look to the next in its place
+const READS_MAX = 4; // looks at stocks, or orders, at a time
+const READ_PAUSE = 1000; // ms from one look at a stock to the next in its place
 const ATTEMPTS_MAX = 4; // of an order whose answer did not come
 const MINE = "bazaar.orders";
 
 const $ = (id) => document.getElementById(id);
-const stocks = new Map(); // by name: { name, price, quantity }
-const rows = new Map(); // by name: the cells that are shown
 const money = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 const count = new Intl.NumberFormat();
+const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 2 });
+
+// In a table there is no room for more.
+const isNarrow = matchMedia("(max-width: 30rem)").matches;
+const inCell = (format, value) => (value < (isNarrow ? 1e5 : 1e7) ? format : short).format(value);
 
 // An element with attributes and children. Text is only ever text.
 function element(name, attributes = {}, ...children) {
@@ -55,57 +60,123 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 // ---- stocks ----
 
-let readingAll;
+let stocks = new Map(); // by name, in the order of the list: { name, price, quantity }
+const rows = new Map(); // by name, what is shown: { line, price, quantity }
+const answered = new Set(); // names that were asked for by themselves while a list was on its way: newer than what it says
+let isListed = false; // all of them were there once
 
-// One at a time, whoever asks for it.
-function readStocks() {
-  readingAll ??= readAll().then((isDone) => {
-    readingAll = undefined;
-    if (!isDone) setTimeout(readStocks, 3000);
-  });
+// Whether a name comes behind another one in the list, which is in the order of UTF-8's bytes: that of code points.
+function isBehind(name, other) {
+  let at = 0;
+  while (at < name.length && name[at] === other[at]) at += 1;
+  return at < name.length && !(name.codePointAt(at) < other.codePointAt(at));
 }
 
-// Whether it could.
-async function readAll() {
-  try {
-    const found = [];
-    let next = "/stocks";
-    while (next) {
-      const page = await ask(next);
-      found.push(...page.data);
-      next = page.next;
+function setStocks(found) {
+  found.sort((one, other) => (isBehind(one.name, other.name) ? 1 : -1));
+  stocks = new Map(found.map((stock) => [stock.name, stock]));
+}
+
+// Takes in a page of the list, from behind that name on; returns its last name, where there are more.
+async function readPage(after, limit) {
+  answered.clear();
+  const { data, next } = await ask(`/stocks?limit=${limit}${after === undefined ? "" : `&after=${encodeURIComponent(after)}`}`);
+  const last = next && data.at(-1)?.name;
+  const isOfPage = (name) => (after === undefined || isBehind(name, after)) && (last === undefined || !isBehind(name, last));
+  const others = [...stocks.values()].filter(({ name }) => answered.has(name) || !isOfPage(name));
+  setStocks([...others, ...data.filter(({ name }) => !answered.has(name))]);
+  showStocks();
+  return last;
+}
+
+// The whole list: first what is shown at once, for whoever has a slow network.
+async function readList() {
+  let last = await readPage(undefined, SHOWN_MAX);
+  while (last !== undefined) last = await readPage(last, LISTED_MAX);
+  isListed = true;
+  showStocks();
+}
+
+let lookedUpTo; // the name that the last look ended at; undefined: the end of the list
+
+// Looks again at some of what is shown, and next time at what comes behind that.
+async function lookAgain() {
+  const names = [...stocks.keys()];
+  const shown = [...rows.keys()];
+  const first = shown.find((name) => lookedUpTo !== undefined && isBehind(name, lookedUpTo)) ?? shown[0];
+  const after = first === undefined ? lookedUpTo : names[names.indexOf(first) - 1];
+  lookedUpTo = await readPage(after, SHOWN_MAX);
+}
+
+let isLooking = false;
+let isStale = true; // the whole list is to be read
+let wake = () => {};
+
+// While the page is seen. Prices, restocks and new stocks are no orders, which `follow` hears of.
+async function keepLooking() {
+  if (isLooking) return;
+  isLooking = true;
+  while (!document.hidden) {
+    const wasStale = isStale;
+    isStale = false;
+    try {
+      await (wasStale ? readList() : lookAgain());
+      tell($("market-error"));
+      if (isStale) continue;
+    } catch (error) {
+      isStale ||= wasStale;
+      tell($("market-error"), stocks.size > 0
+        ? `What is shown may be old: ${error.message}`
+        : `The stocks cannot be shown: ${error.message}`);
     }
-    stocks.clear();
-    for (const stock of found) stocks.set(stock.name, stock);
-    tell($("market-error"));
-    showStocks();
-    return true;
-  } catch (error) {
-    tell($("market-error"), `The stocks cannot be shown: ${error.message}`);
-    return false;
+    delete document.body.dataset.state;
+    await new Promise((resolve) => {
+      wake = resolve;
+      setTimeout(resolve, LOOK_PAUSE * (1 + Math.random() / 2));
+    });
   }
+  isLooking = false;
 }
 
 function showStocks() {
-  const wanted = $("search").value.trim().toLowerCase();
+  if (stocks.size === 0 && !isListed) return;
+  const searched = $("search").value.trim();
+  const wanted = searched.toLowerCase();
   const found = [...stocks.values()].filter(({ name }) => name.toLowerCase().includes(wanted));
+  const before = new Map(rows);
   rows.clear();
-  $("rows").replaceChildren(...found.slice(0, SHOWN_MAX).map(row));
-  const more = found.length - SHOWN_MAX;
-  $("more").textContent = found.length === 0 && stocks.size > 0
-    ? `No stock has “${$("search").value.trim()}” in its name.`
-    : more > 0 ? `${count.format(more)} more: search for them.` : "";
+  for (const stock of found.slice(0, SHOWN_MAX)) rows.set(stock.name, row(stock, before.get(stock.name)));
+  const lines = [...rows.values()].map(({ line }) => line);
+  const shown = $("rows").children;
+  if (lines.length !== shown.length || lines.some((line, at) => line !== shown[at])) {
+    const focused = $("rows").contains(document.activeElement) && document.activeElement;
+    $("rows").replaceChildren(...lines);
+    if (focused?.isConnected) focused.focus({ preventScroll: true });
+  }
+  const more = found.length - lines.length;
+  $("more").textContent = !isListed ? "Loading the other stocks…"
+    : more > 0 ? `${count.format(more)} more: search for them.`
+    : found.length > 0 ? ""
+    : stocks.size > 0 ? `No stock has “${searched}” in its name.` : "No stock is listed.";
+  if (stocks.size > 0) delete document.body.dataset.state;
+  if ($("trade").open) showCost();
 }
 
-function row(stock) {
-  const price = element("td", { class: "number" }, money.format(stock.price));
-  const quantity = element("td", { class: "number" }, count.format(stock.quantity));
+// The row of a stock: the one that is there, or a new one.
+function row({ name, price, quantity }, there) {
+  const cells = [inCell(money, price), inCell(count, quantity)];
+  if (there) {
+    change(there.price, cells[0]);
+    change(there.quantity, cells[1]);
+    return there;
+  }
+  const made = cells.map((text) => element("td", { class: "number" }, text));
   const side = (type, label) => element("button", {
-    type: "button", class: `side ${type}`, "aria-label": `${label} ${stock.name}`, onclick: () => openTrade(stock.name, type),
+    type: "button", class: `side ${type}`, "aria-label": `${label} ${name}`, onclick: () => openTrade(name, type),
   }, label);
-  rows.set(stock.name, { price, quantity });
-  return element("tr", {}, element("th", { scope: "row" }, stock.name), price, quantity,
+  const line = element("tr", {}, element("th", { scope: "row" }, name), ...made,
     element("td", {}, side("buy", "Buy"), side("sell", "Sell")));
+  return { line, price: made[0], quantity: made[1] };
 }
 
 // Looks again at stocks that were traded: once, and a few a second, however often that was.
@@ -129,19 +200,14 @@ function readAgain(name) {
 async function readStock(name) {
   try {
     const { data } = await ask(`/stocks/${encodeURIComponent(name)}`);
-    const isNew = !stocks.has(name);
-    stocks.set(name, data);
-    const shown = rows.get(name);
-    if (isNew) showStocks();
-    else if (shown) {
-      change(shown.price, money.format(data.price));
-      change(shown.quantity, count.format(data.quantity));
-    }
+    if (stocks.has(name)) stocks.set(name, data);
+    else setStocks([...stocks.values(), data]);
   } catch (error) {
     if (error.status !== 404) return;
     stocks.delete(name);
-    showStocks();
   }
+  answered.add(name);
+  showStocks();
 }
 
 function change(cell, text) {
@@ -154,26 +220,48 @@ function change(cell, text) {
 
 // ---- orders as they are placed ----
 
-// From now on, always: whoever was away reads the stocks anew, and need not hear of every order meanwhile.
+let events; // the stream, while the page is seen: browsers have few connections to a server, for all its pages
+let returning;
+
+// From now on, always: whoever was away looks at the stocks anew, and need not hear of every order meanwhile.
 function follow() {
-  const events = new EventSource("/events");
-  events.addEventListener("open", () => {
+  if (document.hidden || events) return;
+  live("connecting", "Connecting");
+  const stream = new EventSource("/events");
+  events = stream;
+  stream.addEventListener("open", () => {
     live("live", "Live");
-    readStocks(); // what was missed, if anything was
+    wake(); // to look at what was missed, if anything was
   });
-  events.addEventListener("order", (event) => {
+  stream.addEventListener("order", (event) => {
     const order = JSON.parse(event.data);
     readAgain(order.name);
     $("latest-none").hidden = true;
     $("latest").prepend(line(order));
     while ($("latest").children.length > LATEST_MAX) $("latest").lastChild.remove();
   });
-  events.addEventListener("error", () => {
+  stream.addEventListener("error", () => {
     live("lost", "Not live: reconnecting");
-    events.close(); // by itself it would ask for all that was missed
-    if (stocks.size === 0) readStocks();
-    setTimeout(follow, 3000 + 4000 * Math.random());
+    leave(); // by itself it would ask for all that was missed
+    returning = setTimeout(follow, 3000 + 4000 * Math.random());
   });
+}
+
+function leave() {
+  clearTimeout(returning);
+  events?.close();
+  events = undefined;
+}
+
+function seen() {
+  if (document.hidden) {
+    leave();
+    return;
+  }
+  isStale = true;
+  wake();
+  keepLooking();
+  follow();
 }
 
 function live(state, text) {
@@ -205,14 +293,23 @@ function keepMine(numbers) {
   } catch { /* a browser that keeps nothing: they are shown until the page is left */ }
 }
 
+// Each has its place at once.
 async function showMine() {
-  for (const number of mine()) {
-    try {
-      const { data } = await ask(`/orders/${number}`);
-      $("mine").append(line(data));
-    } catch { /* of another bazaar at this address, or not to be had now */ }
-    noneOfMine();
-  }
+  const toCome = mine().map((number) => ({ number, place: element("li", {}, element("span", { class: "no" }, `no. ${number}`)) }));
+  $("mine").append(...toCome.map(({ place }) => place));
+  noneOfMine();
+  const readSome = async () => {
+    for (let next = toCome.shift(); next; next = toCome.shift()) {
+      try {
+        const { data } = await ask(`/orders/${next.number}`);
+        next.place.replaceWith(line(data));
+      } catch (error) {
+        if (error.status === 404) next.place.remove(); // of another bazaar at this address
+      }
+      noneOfMine();
+    }
+  };
+  await Promise.all(Array.from({ length: READS_MAX }, readSome));
 }
 
 function noneOfMine() {
@@ -223,25 +320,29 @@ function noneOfMine() {
 
 // ---- a trade ----
 
-let trading; // the stock's name
+let trading; // what the dialog is about: { name }, another one each time that it is opened
+let isSending = false;
 const keys = new Map(); // of orders of which nobody has said yet what became of them, by what is sent: kept until somebody does
 
 function openTrade(name, type) {
-  trading = name;
+  trading = { name };
   $("order").elements.type.value = type;
   $("quantity").value = "1";
   tell($("trade-error"));
   showCost();
   $("trade").showModal();
   $("quantity").select();
+  readAgain(name);
 }
 
 function showCost() {
-  const stock = stocks.get(trading);
+  const stock = stocks.get(trading.name);
   const quantity = Number($("quantity").value);
-  const type = $("order").elements.type.value;
-  $("trade-title").textContent = `${type === "buy" ? "Buy" : "Sell"} ${trading}`;
-  $("place").textContent = type === "buy" ? "Buy" : "Sell";
+  const label = $("order").elements.type.value === "buy" ? "Buy" : "Sell";
+  $("trade-title").textContent = `${label} ${trading.name}`;
+  $("place").textContent = isSending ? "Sending…" : label;
+  $("place").className = label.toLowerCase();
+  $("place").disabled = isSending;
   $("trade-stock").textContent = stock ? `${money.format(stock.price)} a share, ${count.format(stock.quantity)} to be had` : "";
   $("cost").textContent = stock && quantity > 0 ? `${money.format(stock.price * quantity)} in all` : "";
 }
@@ -254,6 +355,9 @@ function newKey() {
 
 async function place(event) {
   event.preventDefault();
+  if (isSending) return;
+  const order = trading;
+  const { name } = order;
   const type = $("order").elements.type.value;
   const quantity = Number($("quantity").value);
   if (!Number.isSafeInteger(quantity) || quantity < 1) {
@@ -261,11 +365,11 @@ async function place(event) {
     $("quantity").focus();
     return;
   }
-  const name = trading;
   const body = JSON.stringify({ name, type, quantity });
   if (!keys.has(body)) keys.set(body, newKey());
   tell($("trade-error"));
-  $("place").disabled = true;
+  isSending = true;
+  showCost();
   try {
     const { data } = await send(body, keys.get(body));
     keys.delete(body);
@@ -274,15 +378,18 @@ async function place(event) {
     $("mine").prepend(line({ number, name, type, quantity }));
     noneOfMine();
     readAgain(name);
-    if (trading === name) $("trade").close();
+    if (trading === order) $("trade").close();
     say(`${type === "buy" ? "Bought" : "Sold"} ${count.format(quantity)} ${name}: order no. ${number}`);
   } catch (error) {
     if (error.known) keys.delete(body);
-    tell($("trade-error"), error.known
+    const words = error.known
       ? `${error.message}.`.replace("..", ".")
-      : `${error.message} Whether the order was placed is not known yet. Try again: it is placed once.`);
+      : `${error.message} Whether the order was placed is not known yet. Try again: it is placed once.`;
+    if (trading === order && $("trade").open) tell($("trade-error"), words);
+    else say(`${name}: ${words}`);
   } finally {
-    $("place").disabled = false;
+    isSending = false;
+    showCost();
   }
 }
 
@@ -315,21 +422,33 @@ async function showReference() {
   try {
     const api = await ask("/openapi.json");
     const resolve = (it) => (it?.$ref ? it.$ref.split("/").slice(1).reduce((at, step) => at[step], api) : it);
-    const term = (name, text) => [element("dt", {}, name), element("dd", {}, text)];
+    const marked = (text) => text.split("`").map((part, at) => (at % 2 ? element("code", {}, part) : part));
+    const terms = (entries) => element("dl", {},
+      ...entries.flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, ...marked(text))]));
+    const shared = {}; // what many requests are answered alike, by status
     const operations = Object.entries(api.paths).flatMap(([path, methods]) =>
-      Object.entries(methods).map(([method, operation]) => element("div", { class: "operation" },
-        element("h3", {}, element("code", {}, element("span", { class: "verb" }, method.toUpperCase()), path)),
-        element("p", {}, operation.summary, operation.description ? `. ${operation.description}` : ""),
-        element("dl", {},
-          ...(operation.parameters ?? []).flatMap(({ name, description }) => term(name, description)),
-          ...Object.entries(operation.responses).flatMap(([code, response]) => term(code, resolve(response).description))))));
+      Object.entries(methods).map(([method, { summary, description, parameters = [], responses }]) => {
+        const answers = Object.entries(responses);
+        for (const [code, { $ref }] of answers) if ($ref) shared[code] = resolve({ $ref }).description;
+        return element("div", { class: "operation" },
+          element("h3", {}, element("code", {}, element("span", { class: "verb" }, method.toUpperCase()), path)),
+          element("p", {}, ...marked(description ? `${summary}. ${description}` : summary)),
+          terms([
+            ...parameters.map(resolve).map((parameter) => [parameter.name, parameter.description]),
+            ...answers.filter(([, { $ref }]) => !$ref).map(([code, answer]) => [code, answer.description]),
+          ]));
+      }));
+    operations.push(element("div", { class: "operation" }, element("h3", {}, "All of these"), terms(Object.entries(shared))));
     $("operations").replaceChildren(...operations);
   } catch (error) {
     $("operations").replaceChildren(element("p", { class: "notice" }, `The description cannot be shown: ${error.message}`));
   }
 }
 
-$("search").addEventListener("input", showStocks);
+$("search").addEventListener("input", () => {
+  lookedUpTo = undefined;
+  showStocks();
+});
 $("order").addEventListener("submit", place);
 $("order").addEventListener("input", showCost);
 $("cancel").addEventListener("click", () => $("trade").close());
@@ -339,5 +458,6 @@ $("forget").addEventListener("click", () => {
   $("mine").replaceChildren();
   noneOfMine();
 });
+document.addEventListener("visibilitychange", seen);
 showMine();
-follow();
+seen();
