@@ -142,7 +142,9 @@ impl Refusal {
                 | SwapError::OtherStep { .. }
                 | SwapError::Occupied { .. }
                 | SwapError::OtherCandidate { .. }
-                | SwapError::OtherActive,
+                | SwapError::OtherActive
+                | SwapError::NotActive { .. }
+                | SwapError::OtherTarget { .. },
             ) => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Swap(SwapError::Rejected(Rejection::Busy)) => StatusCode::TOO_MANY_REQUESTS,
