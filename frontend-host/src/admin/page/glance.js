@@ -32,7 +32,7 @@ function slow(minute) {
   const [slowest, ...others] = known;
   const how = ({ name, p99 }) => `${routeWords(name)}: ${time(p99)}`;
   const words = how(slowest);
-  return answer(slowest.p99 > SLOW ? "warn" : "ok", words.charAt(0).toUpperCase() + words.slice(1), ["of 100 requests one takes longer", ...others.slice(0, 1).map(how)].join(" · "));
+  return answer(slowest.p99 > SLOW ? "warn" : "ok", words.charAt(0).toUpperCase() + words.slice(1), ["one in 100 takes longer", ...others.slice(0, 1).map(how)].join(" · "));
 }
 
 // Of all gateways' policies the last that was taken back, by people or by a gateway itself.
