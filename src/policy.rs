@@ -205,25 +205,41 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
             output::print(&text)?;
             return test::passed(different);
         }
-        Policy::Promote { digest, admin } => {
+        Policy::Promote {
+            digest,
+            active: expected,
+            admin,
+        } => {
             let mut admin = Admin::new(admin)?;
-            admin.post(&named("/policy/promote", digest)).await?;
+            let path = expecting("/policy/promote", digest, expected);
+            admin.post(&path).await?;
             active(&mut admin).await?
         }
         Policy::Drop { digest, admin } => {
             let mut admin = Admin::new(admin)?;
-            admin.delete(&named("/policy/candidate", digest)).await?;
+            let path = expecting("/policy/candidate", digest, None);
+            admin.delete(&path).await?;
             active(&mut admin).await?
         }
-        Policy::Rollback { admin } => {
+        Policy::Rollback {
+            digest,
+            active: expected,
+            admin,
+        } => {
             // One that is not loaded any more may have to be compiled.
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-            admin.post("/policy/rollback").await?;
+            let path = expecting("/policy/rollback", digest, expected);
+            admin.post(&path).await?;
             active(&mut admin).await?
         }
-        Policy::Activate { digest, admin } => {
+        Policy::Activate {
+            digest,
+            active: expected,
+            admin,
+        } => {
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-            admin.post(&named("/policy/activate", Some(digest))).await?;
+            let path = expecting("/policy/activate", Some(digest), expected);
+            admin.post(&path).await?;
             active(&mut admin).await?
         }
         Policy::List { admin } => status::policies(&list(&mut Admin::new(admin)?).await?),
@@ -244,15 +260,12 @@ struct Changes {
     changes: Vec<Change>,
 }
 
-/// A path that says which version is meant.
-fn named(path: &str, digest: Option<String>) -> String {
-    match digest {
-        Some(digest) => {
-            let digest = percent_encode(digest.as_bytes(), NON_ALPHANUMERIC);
-            format!("{path}?digest={digest}")
-        }
-        None => path.to_owned(),
-    }
+/// A path that says which version is meant, and which one has to be active.
+fn expecting(path: &str, digest: Option<String>, active: Option<String>) -> String {
+    let said = [("digest", &digest), ("active", &active)];
+    let said = said.into_iter();
+    let query = said.filter_map(|(name, digest)| Some((name, digest.as_deref()?)));
+    query_path(path, &query.collect::<Vec<_>>())
 }
 
 /// A path with a query.

@@ -1,5 +1,7 @@
 //! The console, in a browser.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
@@ -7,10 +9,21 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use frontend_policy::DEFAULT_POLICY;
+use rpc::connect::{self, Security};
 use serde_json::Value;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+use wire::catalog::v1::catalog_client::CatalogClient;
+use wire::catalog::v1::session_request::{self, Request};
+use wire::catalog::v1::{SessionEvent, SessionRequest};
 
 use crate::harness::{
-    Bazaar, Options, Order, Response, Server, guest, request, run_ok, skip, wait_until,
+    Bazaar, Options, Order, Response, Server, guest, request, run, run_ok, skip, wait_until,
 };
 
 /// How the script says that the browser is not to be had (`EX_UNAVAILABLE`).
@@ -79,7 +92,7 @@ fn operators_see_what_a_bazaar_does_and_why() {
     let listed = ["stock", "add", HOSTILE, "--price=1", "--quantity=100"];
     let said = ["--operator=alice", "--reason=the test", &admin, &token];
     run_ok(listed.into_iter().chain(said));
-    let policies = [guest("hostile"), guest("marked")];
+    let policies = [guest("hostile"), guest("marked"), guest("traps")];
     fs::create_dir_all(SCREENSHOTS).unwrap();
 
     let mut driven = Command::new(python)
@@ -104,11 +117,14 @@ fn operators_see_what_a_bazaar_does_and_why() {
 }
 
 /// What the script wants to happen behind the browser's back.
-fn carry_out(bazaar: &mut Bazaar, [hostile, marked]: &[impl AsRef<Path>; 2], wish: &str) -> String {
-    let push = |bazaar: &Bazaar, method: &str, target: &str, file: &Path| {
-        let component = fs::read(file).unwrap();
-        let pushed = ask(bazaar, TOKEN, method, target, &component);
+fn carry_out(bazaar: &mut Bazaar, policies: &[impl AsRef<Path>; 3], wish: &str) -> String {
+    let [hostile, marked, traps] = policies;
+    let send = |bazaar: &Bazaar, method: &str, target: &str, component: &[u8]| {
+        let pushed = ask(bazaar, TOKEN, method, target, component);
         assert_eq!(pushed.status, 200, "{}", pushed.body);
+    };
+    let push = |bazaar: &Bazaar, method: &str, target: &str, file: &Path| {
+        send(bazaar, method, target, &fs::read(file).unwrap());
     };
     match wish {
         "trade" => {
@@ -140,6 +156,11 @@ fn carry_out(bazaar: &mut Bazaar, [hostile, marked]: &[impl AsRef<Path>; 2], wis
         }
         "shadow" => push(bazaar, "PUT", "/policy/candidate?shadow=1", marked.as_ref()),
         "roll out" => push(bazaar, "PUT", "/policy/rollout", marked.as_ref()),
+        "somebody else activates another" => push(bazaar, "PUT", "/policy", traps.as_ref()),
+        "somebody else puts it back" => {
+            send(bazaar, "PUT", "/policy", DEFAULT_POLICY);
+            push(bazaar, "PUT", "/policy", marked.as_ref());
+        }
         "shadow a hostile one" => {
             push(
                 bazaar,
@@ -237,6 +258,61 @@ fn the_page_is_anybodys_and_what_it_shows_is_not() {
     );
 }
 
+/// Between a look and a click another operator may have changed the policy.
+#[test]
+fn a_policy_is_changed_only_where_it_is_as_the_operator_has_seen_it() {
+    let bazaar = Bazaar::start_default();
+    let admin = |method: &str, target: &str, body: &[u8]| {
+        request(bazaar.admin_address(), method, target, &[], body)
+    };
+    let put = |target: &str, component: &[u8]| {
+        let put = admin("PUT", target, component);
+        assert_eq!(put.status, 200, "{}", put.body);
+        put.json()
+    };
+    let digest = |policy: &Value, which: &str| policy[which]["digest"].as_str().unwrap().to_owned();
+    let [marked, traps] = ["marked", "traps"].map(|name| fs::read(guest(name)).unwrap());
+    let seen = put("/policy", &marked);
+    let (active, behind) = (digest(&seen, "active"), digest(&seen, "previous"));
+    // Somebody else activates another, and puts one on trial.
+    let now = put("/policy", &traps);
+    let candidate = put("/policy/candidate?shadow=0.1", DEFAULT_POLICY);
+    let candidate = digest(&candidate, "candidate");
+    let refused = |target: &str, now: &str| {
+        let refused = admin("POST", target, b"");
+        assert_eq!(refused.status, 409, "{target}: {}", refused.body);
+        let message = refused.json()["error"]["message"].to_string();
+        assert!(message.contains("nothing was changed"), "{message}");
+        assert!(message.contains(now), "{message} does not say {now}");
+    };
+    let traps = digest(&now, "active");
+    refused(&format!("/policy/rollback?active={active}"), &traps);
+    let promote = format!("/policy/promote?digest={candidate}&active={active}");
+    refused(&promote, &traps);
+    let activate = format!("/policy/activate?digest={behind}&active={active}");
+    refused(&activate, &traps);
+    let rollback = format!("/policy/rollback?digest={behind}&active={traps}");
+    refused(&rollback, &active);
+    assert_eq!(
+        digest(&admin("GET", "/policy", b"").json(), "active"),
+        traps
+    );
+
+    // As it is seen then, by the command, too.
+    let admin_url = format!("--admin=http://{}", bazaar.admin_address());
+    let stale = ["policy", "rollback", "--active", &active, &admin_url];
+    let refused = run(stale);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains(&traps), "{said}");
+    let to = ["--digest", &active[..8], "--active", &traps[..8]];
+    run_ok(["policy", "rollback", &admin_url].into_iter().chain(to));
+    assert_eq!(
+        digest(&admin("GET", "/policy", b"").json(), "active"),
+        active
+    );
+}
+
 /// What an alarm is called is what a runbook is looked up by.
 #[test]
 fn every_alarm_of_the_console_is_one_that_operators_can_look_up() {
@@ -251,7 +327,7 @@ fn every_alarm_of_the_console_is_one_that_operators_can_look_up() {
         let rest = text.strip_prefix("Bazaar");
         rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|it| it.is_ascii_alphabetic()))
     });
-    let named: std::collections::BTreeSet<_> = named.collect();
+    let named: BTreeSet<_> = named.collect();
     assert!(named.len() > 15, "{named:?}");
     for name in named {
         assert!(rules.contains(&format!("- alert: {name}\n")), "{name}");
@@ -348,4 +424,94 @@ fn one_gateway_shows_all_and_what_each_of_them_counts() {
         let stages = &catalog["figures"]["bazaar_trade_stage_seconds"];
         assert_eq!(stages[0][2].as_array().unwrap().len(), 20, "{stages}");
     }
+}
+
+/// A session with the catalog, of somebody who need not be a gateway.
+struct Pretended {
+    requests: mpsc::Sender<SessionRequest>,
+    events: Streaming<SessionEvent>,
+}
+
+impl Pretended {
+    async fn open(client: &mut CatalogClient<Channel>) -> Option<Self> {
+        let (requests, stream) = mpsc::channel(8);
+        let gateway = "0.0.0.0:8080".to_owned();
+        let journal = Vec::new();
+        let open = Request::Open(session_request::Open { gateway, journal });
+        let open = SessionRequest {
+            request: Some(open),
+        };
+        requests.send(open).await.ok()?;
+        let events = client.session(ReceiverStream::new(stream)).await.ok()?;
+        let events = events.into_inner();
+        Some(Self { requests, events })
+    }
+
+    /// Renews its lease, and says that it is on a host of that number. `None` where it is over.
+    async fn say(&mut self, number: u64) -> Option<()> {
+        let json = format!(r#"{{"host":"host-{number}"}}"#).into_bytes();
+        let renew = Request::Renew(session_request::Renew { nonce: number });
+        let report = Request::Report(session_request::Report { json });
+        for request in [renew, report] {
+            let request = SessionRequest {
+                request: Some(request),
+            };
+            self.requests.send(request).await.ok()?;
+        }
+        self.events.message().await.ok()?.map(drop)
+    }
+}
+
+/// Has so many sessions over one connection, and says in each that it is a gateway, on another host each time.
+async fn pretend_to_be_gateways(catalog: String, count: u64) {
+    let channel = connect::lazy(&catalog, &Security::NONE).unwrap();
+    let mut client = CatalogClient::new(channel);
+    let mut sessions = Vec::new();
+    for number in 0.. {
+        if (sessions.len() as u64) < count {
+            sessions.extend(Pretended::open(&mut client).await);
+        }
+        if u64::is_multiple_of(number, count) {
+            sleep(Duration::from_millis(100)).await;
+        }
+        if let Some(mut session) = sessions.pop()
+            && session.say(number).await.is_some()
+        {
+            sessions.insert(0, session);
+        }
+    }
+}
+
+#[test]
+fn who_opens_sessions_without_end_pushes_no_gateway_out_of_the_console() {
+    let bazaar = Bazaar::start(Options {
+        gateways: 2,
+        ..Options::default()
+    });
+    let other = |now: &Value| {
+        let gateways = now["gateways"].as_array().cloned().unwrap_or_default();
+        let mut others = gateways.into_iter().filter(|it| it["own"] == false);
+        others.find(|it| it["report"]["figures"]["bazaar_ready"][0][1] == 1)
+    };
+    follow_until(&bazaar, |now, _| other(now).is_some());
+    let pretending = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    for _ in 0..2 {
+        let catalog = format!("http://{}", bazaar.server_address(Server::Catalog));
+        pretending.spawn(pretend_to_be_gateways(catalog, 50));
+    }
+    let looks = RefCell::new(BTreeSet::new());
+    let now = follow_until(&bazaar, |now, _| {
+        let left_out = now["gateways_left_out"].as_u64().unwrap_or_default();
+        if left_out == 0 {
+            return false;
+        }
+        assert!(other(now).is_some(), "it is one of {left_out} left out");
+        looks.borrow_mut().insert(now["at_ms"].as_u64());
+        looks.borrow().len() == 5
+    });
+    assert!(now["gateways"].as_array().unwrap().len() <= 65);
 }

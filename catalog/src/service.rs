@@ -163,11 +163,7 @@ impl Catalog for Service {
         self.check_if_named(&request.journal)?;
         let leadership = self.shared.leadership();
         self.shared.check_answer(BootTime::now())?;
-        let mut said = self.leadership(&leadership);
-        if request.name_gateways {
-            said.gateways = self.sessions.gateways.named();
-        }
-        Ok(Response::new(said))
+        Ok(Response::new(self.leadership(&leadership)))
     }
 
     async fn elect(&self, request: Request<v1::ElectRequest>) -> Reply<v1::Leadership> {
@@ -361,9 +357,13 @@ impl Catalog for Service {
         &self,
         request: Request<v1::ListGatewaysRequest>,
     ) -> Reply<v1::ListGatewaysResponse> {
-        self.check_if_named(&request.into_inner().journal)?;
-        let gateways = self.sessions.gateways.list(BootTime::now());
-        Ok(Response::new(v1::ListGatewaysResponse { gateways }))
+        let request = request.into_inner();
+        self.check_if_named(&request.journal)?;
+        let gateways = &self.sessions.gateways;
+        Ok(Response::new(match request.names_alone {
+            true => gateways.named(),
+            false => gateways.list(BootTime::now()),
+        }))
     }
 }
 

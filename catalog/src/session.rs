@@ -15,10 +15,10 @@ use wire::catalog::v1::{SessionEvent, SessionRequest, session_event};
 use wire::identity;
 
 use crate::error::RequestError;
-use crate::gateways::Gateways;
+use crate::gateways::{Gateways, Known};
 use crate::shared::{Event, Events, Shared};
 use crate::writer::Writer;
-use catalog_core::{Floor, Invalidation, Round};
+use catalog_core::{Floor, Invalidation, Round, SessionExpired};
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -65,6 +65,7 @@ impl Sessions {
         drop(events); // the shared's ends the stream
         if self.follow(id, requests).await == Ended::Unreleased {
             // It lives on, among its client's, until its lease is over.
+            self.gateways.leaving(id);
             tokio::time::sleep(self.lease_max).await;
         }
         self.gateways.ended(id);
@@ -104,6 +105,10 @@ impl Sessions {
         let By {
             client, release, ..
         } = by;
+        let proven = match &client {
+            Client::Service(principal, _) => Some(principal.clone()),
+            Client::Remote(_) | Client::Local(_) => None,
+        };
         // The bazaar may have been raised since the call began.
         if !release.speaks().contains(self.shared.protocol()) {
             return Err(RequestError::GatewayOfBefore {
@@ -121,7 +126,8 @@ impl Sessions {
         self.shared
             .open(id, client, events.clone(), received, BootTime::now())?;
         tracing::info!(session = %id, gateway, %release, "a session opened");
-        self.gateways.opened(id, gateway, release);
+        let known = Known::new(gateway, release, proven, received);
+        self.gateways.opened(id, known);
         Ok((id, place))
     }
 
@@ -147,6 +153,8 @@ impl Sessions {
                 self.shared
                     .acknowledge(id, Round(acknowledge.round), received)?;
             }
+            // Who lets the lease run out keeps no place by reports alone.
+            Request::Report(_) if !self.shared.is_open(id) => return Err(SessionExpired.into()),
             Request::Report(report) => self.gateways.reported(id, report.json, received),
             Request::Release(_) => {
                 self.shared.release(id, received);

@@ -453,6 +453,11 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether the session's stream is open, and its lease not over.
+    pub fn is_open(&self, id: SessionId) -> bool {
+        self.lock().streams.contains_key(&id)
+    }
+
     /// See [`Visibility::acknowledge`].
     pub fn acknowledge(
         &self,

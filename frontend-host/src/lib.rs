@@ -319,6 +319,7 @@ pub async fn run(
             host: hostname(),
             admin: operators_address.to_string(),
             services: services(&config),
+            policy: Default::default(),
             watched: Default::default(),
         },
         stopped: admin_stopped.clone(),

@@ -154,7 +154,6 @@ impl Catalog {
     /// Which journal the catalog keeps, who leads, and how long the journal is.
     pub(crate) async fn get_leadership(&self, timeout: Duration) -> Result<Heard, CallError> {
         let request = catalog::GetLeadershipRequest {
-            name_gateways: false,
             journal: self.journal(),
         };
         let mut client = self.client.clone();

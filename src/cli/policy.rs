@@ -179,6 +179,9 @@ pub enum Policy {
         /// Only if this is the candidate: its digest, or the beginning of it
         #[arg(long, env = "BAZAAR_DIGEST", value_name = "DIGEST")]
         digest: Option<String>,
+        /// Only if this is the active policy: its digest, or the beginning of it
+        #[arg(long, env = "BAZAAR_ACTIVE", value_name = "DIGEST")]
+        active: Option<String>,
         #[command(flatten)]
         admin: Admin,
     },
@@ -192,6 +195,12 @@ pub enum Policy {
     },
     /// Make the last good policy before this one the active one again
     Rollback {
+        /// Only if it goes back to this one: its digest, or the beginning of it
+        #[arg(long, env = "BAZAAR_DIGEST", value_name = "DIGEST")]
+        digest: Option<String>,
+        /// Only if this is the active policy: its digest, or the beginning of it
+        #[arg(long, env = "BAZAAR_ACTIVE", value_name = "DIGEST")]
+        active: Option<String>,
         #[command(flatten)]
         admin: Admin,
     },
@@ -199,6 +208,9 @@ pub enum Policy {
     Activate {
         /// Its digest, or the first 8 characters of it or more
         digest: String,
+        /// Only if this is the active policy: its digest, or the beginning of it
+        #[arg(long, env = "BAZAAR_ACTIVE", value_name = "DIGEST")]
+        active: Option<String>,
         #[command(flatten)]
         admin: Admin,
     },

@@ -88,6 +88,10 @@ EXPECTED = {
 }
 
 
+# What an operator looks for first, as the page has it at the top.
+LAGGING, SLOW, TAKEN_BACK = (f'#glance [data-key="{key}"]' for key in ("lagging", "slow", "taken-back"))
+
+
 def wish(what: str) -> str:
     print(what, flush=True)
     return sys.stdin.readline().strip()
@@ -127,6 +131,16 @@ class Operator:
 
 def node(page: Page, key: str):
     return page.locator(f'#map [data-key="{key}"]')
+
+
+def find_at_a_glance(page: Page) -> None:
+    """The three answers are on the first screen, whole, where nobody has scrolled."""
+    expect(page.locator("#glance .answer")).to_have_count(3)
+    assert page.evaluate("scrollY") == 0
+    height = page.viewport_size["height"]
+    for answer in (LAGGING, SLOW, TAKEN_BACK):
+        box = page.locator(answer).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= height, f"{answer} is at {box} of {height}"
 
 
 def wire_bytes(operator: Operator) -> int:
@@ -172,6 +186,11 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         expect(page.locator('#stages [data-key="append"] b')).to_contain_text(re.compile(r"[µm]?s$"))
         expect(page.locator("#ledger-table tbody tr")).to_have_count(4)
         expect(page.locator("#ledger-table tbody tr").first).to_contain_text("what counts")
+        wrong = page.evaluate(Path(__file__).with_name("functions.js").read_text())
+        assert not wrong, "\n".join(wrong)
+        expect(page.locator(LAGGING)).to_contain_text("None")
+        expect(page.locator(SLOW)).to_contain_text("one in 100 takes longer")
+        expect(page.locator(TAKEN_BACK)).to_contain_text("None was")
         found = page.evaluate(ALARMS)
         wrong = {name: (found[name], expected) for name, expected in EXPECTED.items() if found[name] != expected}
         assert not wrong, wrong
@@ -190,6 +209,20 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         expect(change.locator("pre").first).to_contain_text("<b>sprung</b> on")
         expect(page.locator(".timeline")).to_contain_text(HOSTILE)
         page.locator("#policy").screenshot(path=screenshots / "rolled-back.png")
+        expect(page.locator(TAKEN_BACK)).to_contain_text("by the gateway itself")
+        # As a new operator finds it, on a screen that is not large.
+        laptop = Operator(browser, url, faults, viewport={"width": 1280, "height": 800})
+        small = laptop.open(token)
+        for _ in range(2):
+            wish("trade")
+        expect(small.locator(SLOW)).to_contain_text("one in 100 takes longer")
+        expect(small.locator(TAKEN_BACK)).to_contain_text(re.compile(r"failures of .*unreachable"))
+        find_at_a_glance(small)
+        small.screenshot(path=screenshots / "first-screen.png")
+        small.locator(TAKEN_BACK).click()
+        expect(small.locator(".timeline li").first).to_be_in_viewport()
+        laptop.shift()
+        laptop.context.close()
 
         # Differences, and a candidate that is promoted from the page, with a reason that is asked for.
         wish("shadow")
@@ -211,6 +244,18 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         assert wish("active") == "marked"
         change = json.loads(wish("last change"))
         assert (change["who"], change["why"], change["known_by"]) == ("Ada", "für den Test, “so”", "token"), change
+        # What somebody else has changed since the operator looked is not changed again.
+        page.get_by_role("button", name="Roll back…").click()
+        wish("somebody else activates another")
+        page.get_by_label("Why?").fill("it was a test")
+        page.get_by_label("Why?").press("Enter")
+        expect(page.locator("#act-error")).to_contain_text("Nothing was changed")
+        expect(page.locator("#act-error")).to_contain_text("is active by now")
+        page.screenshot(path=screenshots / "changed-meanwhile.png")
+        page.get_by_role("button", name="Cancel").click()
+        assert wish("active") == "traps"
+        wish("somebody else puts it back")
+        expect(page.locator(".version h3").first).to_contain_text("marked")
         # And back, by the keyboard alone.
         page.get_by_role("button", name="Roll back…").press("Enter")
         page.keyboard.type("it was a test")
@@ -262,6 +307,9 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
             small = phone.open(token)
             wish("trade")
             expect(small.locator('#routes [data-key="trade"] .number').first).not_to_have_text("0")
+            expect(small.locator(SLOW)).to_contain_text("one in 100 takes longer")
+            find_at_a_glance(small)
+            small.screenshot(path=screenshots / f"phone-first-screen-{scheme}.png")
             small.screenshot(path=screenshots / f"phone-{scheme}.png", full_page=True)
             wide = small.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wide <= 0, f"the page is {wide} pixels wider than the phone"
@@ -274,6 +322,7 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         expect(node(page, f"replica {killed}")).to_have_attribute("data-state", "bad")
         expect(node(page, f"replica {killed}")).to_contain_text("does not answer")
         expect(page.locator("#alarm-list")).to_contain_text(f"Replica {killed} does not answer")
+        expect(page.locator(LAGGING)).to_contain_text(f"Replica {killed} does not answer")
         expect(page.locator('#map .tag', has_text=re.compile("^leader$"))).to_have_count(1)
         seen_after = time.monotonic() - began
         page.evaluate("scrollTo(0, 0)")
@@ -295,9 +344,9 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         expect(page.locator("#live")).to_have_text("Live", timeout=60_000)
         expect(page.locator("#stale")).to_be_hidden()
 
-        # While a gateway is away its browser notes what it cannot reach; a refused token, too, is an answer that is no success.
+        # While a gateway is away its browser notes what it cannot reach; a refused token, and a refused change, too, are answers that are no success.
         del faults[faults_before:]
-        faults = [fault for fault in faults if "401 (Unauthorized)" not in fault]
+        faults = [fault for fault in faults if not any(said in fault for said in ("401 (Unauthorized)", "409 (Conflict)"))]
         assert not faults, "\n".join(faults)
         foreign = [asked for asked in desktop.requested + reader.requested if not asked.startswith((url, "data:"))]
         assert not foreign, foreign

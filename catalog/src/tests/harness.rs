@@ -440,6 +440,15 @@ impl Session {
         self.send(SessionRequestKind::Renew(Renew { nonce })).await;
     }
 
+    /// Says how it is, if anybody is there to hear it.
+    pub fn report(&self) {
+        let report = v1::session_request::Report {
+            json: b"{}".to_vec(),
+        };
+        let request = Some(SessionRequestKind::Report(report));
+        let _ = self.requests.try_send(SessionRequest { request });
+    }
+
     /// Renews as often as there is room on the stream; says how often that was.
     pub fn renew_many(&self) -> u64 {
         let request = || Some(SessionRequestKind::Renew(Renew { nonce: 0 }));

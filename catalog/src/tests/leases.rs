@@ -292,6 +292,26 @@ async fn sessions_that_broke_count_as_long_as_their_leases() {
     running.stop().await;
 }
 
+/// Else whoever opens one after the other, and lets none end, is listed as all gateways that there may be.
+#[tokio::test]
+async fn who_lets_the_lease_run_out_is_not_listed_for_its_reports() {
+    let running = Running::start_on(&disk(), SHORT_LEASE).await;
+    let session = Session::open(&running.client()).await;
+    let mut client = running.client();
+    let mut listed = async || {
+        let request = v1::ListGatewaysRequest::default();
+        let said = client.list_gateways(request).await.unwrap();
+        said.into_inner().gateways.len()
+    };
+    assert_eq!(listed().await, 1);
+    until("it to be listed no more", async || {
+        session.report();
+        listed().await == 0
+    })
+    .await;
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_session_may_be_quiet_for_its_lease_and_one_that_does_not_open_for_no_longer_than_idle() {
     let limits = Limits {

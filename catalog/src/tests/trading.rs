@@ -425,7 +425,6 @@ async fn who_names_another_journal_gets_nothing() {
             .map(drop),
         client
             .get_leadership(v1::GetLeadershipRequest {
-                name_gateways: false,
                 journal: named(&other.journal),
             })
             .await
@@ -648,21 +647,20 @@ async fn commits_that_fail_are_told_of_and_tried_again_though_nobody_asks() {
 async fn who_asks_for_them_is_told_of_the_gateways_that_have_a_session() {
     let running = Running::start_on(&disk(), LONG_LEASE).await;
     let session = Session::open(&running.client()).await;
-    let named = async |name_gateways| {
-        let request = v1::GetLeadershipRequest {
-            name_gateways,
-            ..v1::GetLeadershipRequest::default()
+    let named = async || {
+        let request = v1::ListGatewaysRequest {
+            names_alone: true,
+            ..v1::ListGatewaysRequest::default()
         };
-        let said = running.client().get_leadership(request).await;
+        let said = running.client().list_gateways(request).await;
         said.unwrap().into_inner().gateways
     };
-    assert!(named(false).await.is_empty());
-    let gateways = named(true).await;
+    let gateways = named().await;
     assert_eq!(gateways.len(), 1);
     let gateway = &gateways[0];
     let named_so = (gateway.session, &*gateway.name);
     assert_eq!(named_so, (session.id, "test (127.0.0.1)"));
     session.release().await;
-    until("nobody to be named", async || named(true).await.is_empty()).await;
+    until("nobody to be named", async || named().await.is_empty()).await;
     running.stop().await;
 }

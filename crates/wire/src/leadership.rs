@@ -31,10 +31,7 @@ pub fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Malformed> {
 /// # Errors
 /// Where it stands by, or another one may have taken over, or it keeps another journal, or does not answer.
 pub async fn ask_if_active(catalog: Channel, journal: Vec<u8>) -> Result<MetadataMap, Status> {
-    let asked = GetLeadershipRequest {
-        journal,
-        ..GetLeadershipRequest::default()
-    };
+    let asked = GetLeadershipRequest { journal };
     let answer = CatalogClient::new(catalog).get_leadership(asked).await;
     answer.map(|answer| answer.metadata().clone())
 }

@@ -13,6 +13,7 @@
 //! - `change`: a change, who made it and why;
 //! - `version_log`: what survives a restart;
 //! - `error`: why a version did not take another's place;
+//! - `expected`: what whoever asks for a change has seen;
 //! - `registry`: where the current publication is, and the swap;
 //! - `versions`: what operators do with the versions;
 //! - `rollouts`: how operators begin and steer rollouts, and how these go on by themselves.
@@ -30,6 +31,7 @@ pub(crate) mod publication;
 pub(crate) mod change;
 pub(crate) mod version_log;
 pub(crate) mod error;
+pub(crate) mod expected;
 pub(crate) mod registry;
 pub(crate) mod versions;
 pub(crate) mod rollouts;
@@ -37,6 +39,7 @@ pub(crate) mod rollouts;
 pub use audience::{Arrival, Audience, NoCondition};
 pub use change::{Change, Reason};
 pub use error::SwapError;
+pub use expected::Expected;
 pub use health::{HealthWindow, Incident};
 pub use plan::{DEFAULT_PLAN, PLAN_BYTES_MAX, Plan, PlanError};
 pub use probation::Probation;

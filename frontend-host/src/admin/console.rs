@@ -3,11 +3,13 @@
 //! The [page](super::page) holds nothing and is served to anybody. What it shows comes by a stream of events, which whoever may read
 //! may follow, and what it changes goes the way of every change.
 //!
+//! - [`latest`]: what is known of something that may take long to say it;
 //! - [`report`]: what this gateway says of itself;
 //! - [`services`]: what the others say of themselves;
 //! - [`watch`]: looks at all of it every second, while anybody follows;
 //! - here: one stream.
 
+mod latest;
 mod report;
 mod services;
 mod watch;
@@ -32,6 +34,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Admin;
 use super::access::MayChange;
+use latest::Latest;
+use report::PolicySaid;
 pub(super) use report::keep_reporting;
 pub use services::Service;
 pub(super) use watch::keep_watching;
@@ -54,6 +58,8 @@ pub struct Console {
     pub admin: String,
     /// The catalogs and the replicas.
     pub services: Vec<Service>,
+    /// What was last said of this gateway's policy.
+    pub policy: Latest<PolicySaid>,
     /// What is shown, and to how many.
     pub watched: Watched,
 }

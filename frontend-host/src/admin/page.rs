@@ -35,7 +35,7 @@ macro_rules! asset {
 }
 
 /// All of them. They hold nothing that is not in the binary: anybody may have them.
-pub(super) const FILES: [Asset; 10] = [
+pub(super) const FILES: [Asset; 12] = [
     asset!("/", HTML, "index.html"),
     asset!("/console/style.css", CSS, "style.css"),
     asset!("/console/main.js", SCRIPT, "main.js"),
@@ -43,6 +43,8 @@ pub(super) const FILES: [Asset; 10] = [
     asset!("/console/figures.js", SCRIPT, "figures.js"),
     asset!("/console/alarms.js", SCRIPT, "alarms.js"),
     asset!("/console/dom.js", SCRIPT, "dom.js"),
+    asset!("/console/seen.js", SCRIPT, "seen.js"),
+    asset!("/console/glance.js", SCRIPT, "glance.js"),
     asset!("/console/services.js", SCRIPT, "services.js"),
     asset!("/console/requests.js", SCRIPT, "requests.js"),
     asset!("/console/policy.js", SCRIPT, "policy.js"),

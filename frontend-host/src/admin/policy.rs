@@ -25,7 +25,7 @@ use super::answers::Upload;
 use super::refusal::Refusal;
 use super::sent::{Sent, audience, plan, terms, trial};
 use frontend_policy::replay::HeaderChoice;
-use frontend_policy::rollout::{Audience, HealthWindow, Terms};
+use frontend_policy::rollout::{Audience, Expected, HealthWindow, Terms};
 use frontend_policy::{Reason, SwapError, Version, Versions};
 
 /// The versions after a change, or why there was none.
@@ -131,9 +131,11 @@ pub(super) async fn promote(
     Query(query): Query<BTreeMap<String, String>>,
     Extension(reason): Extension<Reason>,
 ) -> Changed {
-    let named = query.get("digest").cloned();
     admin
-        .change(move |policy| policy.promote(named.as_deref(), &reason).map(drop))
+        .change(move |policy| {
+            let promoted = policy.promote_expecting(expected(&query), &reason);
+            promoted.map(drop)
+        })
         .await
 }
 
@@ -145,10 +147,14 @@ pub(super) async fn changes(State(admin): State<Arc<Admin>>) -> Json<Value> {
 
 pub(super) async fn roll_back(
     State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
     Extension(reason): Extension<Reason>,
 ) -> Changed {
     admin
-        .change(move |policy| policy.roll_back(&reason).map(drop))
+        .change(move |policy| {
+            let rolled_back = policy.roll_back_expecting(expected(&query), &reason);
+            rolled_back.map(drop)
+        })
         .await
 }
 
@@ -157,10 +163,21 @@ pub(super) async fn activate_kept(
     Query(query): Query<BTreeMap<String, String>>,
     Extension(reason): Extension<Reason>,
 ) -> Changed {
-    let digest = query.get("digest").cloned().unwrap_or_default();
     admin
-        .change(move |policy| policy.activate_kept(&digest, &reason).map(drop))
+        .change(move |policy| {
+            let activated = policy.activate_kept_expecting(expected(&query), &reason);
+            activated.map(drop)
+        })
         .await
+}
+
+/// What whoever asks has seen, as far as that is said: `?active=` and `?digest=`.
+fn expected(query: &BTreeMap<String, String>) -> Expected<'_> {
+    let named = |name: &str| query.get(name).map(String::as_str);
+    Expected {
+        active: named("active"),
+        digest: named("digest"),
+    }
 }
 
 pub(super) async fn differences(State(admin): State<Arc<Admin>>) -> Result<Json<Value>, Refusal> {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tonic::Code;
-use wire::catalog::v1::{GetLeadershipRequest, RaiseProtocolRequest};
+use wire::catalog::v1::{ListGatewaysRequest, RaiseProtocolRequest};
 use wire::order::v1::StatusRequest;
 
 use super::Admin;
@@ -211,12 +211,12 @@ impl Admin {
     /// The other gateways that have a session with the catalog, as it says; none where it is of release 0.1.0.
     async fn named_gateways(&self) -> Vec<Service> {
         let replicas = &self.gateway.backend.replicas;
-        let request = GetLeadershipRequest {
-            name_gateways: true,
+        let request = ListGatewaysRequest {
+            names_alone: true,
             journal: replicas.own_journal().to_wire(),
         };
         let mut catalog = replicas.catalog().clone();
-        let said = timeout(ANSWER_TIME_MAX, catalog.get_leadership(request)).await;
+        let said = timeout(ANSWER_TIME_MAX, catalog.list_gateways(request)).await;
         let named = said.map(|said| said.map(|said| said.into_inner().gateways));
         let named = named.ok().and_then(Result::ok).unwrap_or_default();
         let own = self.gateway.cache.lease().current(BootTime::now());

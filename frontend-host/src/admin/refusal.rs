@@ -143,7 +143,9 @@ impl Refusal {
                 | SwapError::Occupied { .. }
                 | SwapError::OtherCandidate { .. }
                 | SwapError::OtherActive
-                | SwapError::NotRaised { .. },
+                | SwapError::NotRaised { .. }
+                | SwapError::NotActive { .. }
+                | SwapError::OtherTarget { .. },
             ) => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Swap(SwapError::Rejected(Rejection::Busy)) => StatusCode::TOO_MANY_REQUESTS,

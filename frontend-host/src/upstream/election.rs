@@ -87,7 +87,6 @@ impl Replicas {
         let answer = timeout(
             CATALOG_TIME_MAX,
             catalog.get_leadership(GetLeadershipRequest {
-                name_gateways: false,
                 journal: self.own_journal.to_wire(),
             }),
         )

@@ -36,6 +36,26 @@ pub enum SwapError {
         "another policy became active meanwhile: send the configuration again if it is for that one"
     )]
     OtherActive,
+    /// The active version is another one than was named.
+    #[error(
+        "nothing was changed: {named}, {digest}, is active by now, and not the one that was named"
+    )]
+    NotActive {
+        /// Of the active version.
+        digest: String,
+        /// Its name and version, escaped.
+        named: String,
+    },
+    /// The version to go back to is another one than was named.
+    #[error(
+        "nothing was changed: it would go back to {named}, {digest}, and not to the one that was named"
+    )]
+    OtherTarget {
+        /// Of the last good other version.
+        digest: String,
+        /// Its name and version, escaped.
+        named: String,
+    },
     /// The candidate is another one than was named.
     #[error("the candidate is {digest} of {who}, not the one that was named")]
     OtherCandidate {

@@ -14,6 +14,7 @@ use domain::{JournalId, Protocol};
 use super::change::{Change, Reason};
 use super::clients_seen::ClientsSeen;
 use super::error::SwapError;
+use super::expected::Expected;
 use super::monitor::{Monitor, Problem, Report};
 use super::probation::Probation;
 use super::publication::{Candidate, Published, Rank, Terms};
@@ -191,17 +192,23 @@ impl Versions {
         upload: impl Into<Upload<'a>>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        self.activate_if(upload.into(), reason, |version| {
-            self.check_protocol(version)
-        })
+        self.activate_if(
+            upload.into(),
+            Expected::default(),
+            reason,
+            |version| self.check_protocol(version),
+        )
     }
 
     fn activate_if(
         &self,
         upload: Upload<'_>,
+        expected: Expected<'_>,
         reason: &Reason,
         check: impl FnOnce(&Version) -> Result<(), SwapError>,
     ) -> Result<SharedVersion, SwapError> {
+        // Nobody waits for a check whose end is known.
+        expected.check_active(&self.published())?;
         let active = Arc::clone(&self.published().active);
         if active.digest == upload.digest() && self.published().closed.is_none() {
             self.admission.check_trust(upload)?;
@@ -215,7 +222,10 @@ impl Versions {
             "activate",
             reason,
             |log| log.save(upload),
-            |now| Ok(now.with_active(&version, now.candidate.clone(), self.probation)),
+            |now| {
+                expected.check_active(now)?;
+                Ok(now.with_active(&version, now.candidate.clone(), self.probation))
+            },
         )?;
         Ok(version)
     }
@@ -236,10 +246,23 @@ impl Versions {
     /// Makes a version the active one that was so before and is kept, by its digest or the beginning
     /// of it. Compiles, where its code is not kept.
     pub fn activate_kept(&self, digest: &str, reason: &Reason) -> Result<SharedVersion, SwapError> {
+        self.activate_kept_expecting(Expected::digest(Some(digest)), reason)
+    }
+
+    /// The same of the version that is expected.
+    ///
+    /// # Errors
+    /// Also where the active one is not as expected.
+    pub fn activate_kept_expecting(
+        &self,
+        expected: Expected<'_>,
+        reason: &Reason,
+    ) -> Result<SharedVersion, SwapError> {
+        let digest = expected.digest.unwrap_or_default();
         let kept = self.registry.load_kept(digest);
         let kept = kept.ok_or_else(|| SwapError::NotKept(digest.to_owned()))?;
         // It was saved before.
-        self.activate_if(kept.upload(), reason, |_| Ok(()))
+        self.activate_if(kept.upload(), expected, reason, |_| Ok(()))
     }
 
     /// The versions that can be activated again, the latest at the end.
@@ -376,7 +399,7 @@ impl Versions {
     /// Also where it is not the one that is named, by its digest or the beginning of it.
     pub fn drop_candidate(&self, named: Option<&str>, reason: &Reason) -> Result<(), SwapError> {
         self.registry.change("drop", reason, save_nothing, |now| {
-            candidate_named(now, named)?;
+            Expected::digest(named).candidate(now)?;
             Ok(now.with_candidate(None))
         })?;
         Ok(())
@@ -391,10 +414,23 @@ impl Versions {
         named: Option<&str>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
+        self.promote_expecting(Expected::digest(named), reason)
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// Also where the candidate or the active version is not as expected.
+    pub fn promote_expecting(
+        &self,
+        expected: Expected<'_>,
+        reason: &Reason,
+    ) -> Result<SharedVersion, SwapError> {
         let published = self
             .registry
             .change("promote", reason, save_nothing, |now| {
-                let candidate = candidate_named(now, named)?;
+                let candidate = expected.candidate(now)?;
+                expected.check_active(now)?;
                 Ok(now.with_active(&candidate.version, None, self.probation))
             })?;
         Ok(Arc::clone(&published.active))
@@ -403,7 +439,21 @@ impl Versions {
     /// Makes the last good other version the active one again. Compiles where that one is not loaded
     /// and its code is not kept.
     pub fn roll_back(&self, reason: &Reason) -> Result<SharedVersion, SwapError> {
+        self.roll_back_expecting(Expected::default(), reason)
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// Also where the active version, or the one to go back to, is not as expected.
+    pub fn roll_back_expecting(
+        &self,
+        expected: Expected<'_>,
+        reason: &Reason,
+    ) -> Result<SharedVersion, SwapError> {
         let now = self.published();
+        // Nobody waits for a check whose end is known.
+        expected.check_active(&now)?;
         let target = match &now.previous {
             Some(previous) => Arc::clone(previous),
             None => self
@@ -414,10 +464,12 @@ impl Versions {
             .registry
             .change("rollback", reason, save_nothing, |now| {
                 // Another change may have come first.
+                expected.check_active(now)?;
                 let target = now.previous.as_ref().unwrap_or(&target);
                 if target.digest == now.active.digest {
                     return Err(SwapError::NothingToRollBackTo);
                 }
+                expected.check_target(target)?;
                 Ok(now.with_active(target, now.candidate.clone(), self.probation))
             })?;
         Ok(Arc::clone(&published.active))
@@ -532,24 +584,6 @@ fn check_component(now: &Published, version: &Version) -> Result<(), SwapError> 
     match now.active.component == version.component {
         true => Ok(()),
         false => Err(SwapError::OtherActive),
-    }
-}
-
-/// The candidate, where there is one and, where one is named, it is that one.
-fn candidate_named<'a>(
-    now: &'a Published,
-    named: Option<&str>,
-) -> Result<&'a Candidate, SwapError> {
-    let candidate = now.candidate.as_ref().ok_or(SwapError::NoCandidate)?;
-    let digest = candidate.version.digest.to_string();
-    match named {
-        Some(named) if named.is_empty() || !digest.starts_with(named) => {
-            Err(SwapError::OtherCandidate {
-                digest,
-                who: candidate.who.clone(),
-            })
-        }
-        _ => Ok(candidate),
     }
 }
 

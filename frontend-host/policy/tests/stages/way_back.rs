@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use domain::Protocol;
 use frontend_policy::decision::Action;
+use frontend_policy::rollout::Expected;
 use frontend_policy::{
     Admission, DEFAULT_POLICY, Digest, Engine, Probation, Reason, RequestParts, Secrets, Share,
     SwapError, Trial, Undecided, Upload, VersionLog, Versions,
@@ -285,6 +286,67 @@ fn nobody_puts_another_candidate_in_the_place_of_somebody_elses_unasked() {
     );
     versions.promote(Some(&digest), &of("alice")).unwrap();
     assert_eq!(active(&versions), "marked");
+}
+
+fn expected<'a>(active: &'a str, digest: &'a str) -> Expected<'a> {
+    Expected {
+        active: Some(active),
+        digest: Some(digest),
+    }
+}
+
+/// Between a look and a change somebody else may have changed what decides.
+#[test]
+fn a_change_is_made_only_where_the_versions_are_the_ones_that_are_expected() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    let now = || versions.published().active.digest.to_string();
+    let default = now();
+    versions.activate(&guest("marked"), &of("alice")).unwrap();
+    let marked = now();
+    versions.activate(&guest("traps"), &of("bob")).unwrap();
+    let traps = now();
+    let shadow = Trial::Shadow(all());
+    let tried = versions.try_out(&guest("chatty"), shadow, &of("bob"));
+    let chatty = tried.unwrap().digest.to_string();
+    let stale = [
+        versions.roll_back_expecting(expected(&marked, &default), &of("alice")),
+        versions.promote_expecting(expected(&marked, &chatty), &of("alice")),
+        versions.activate_kept_expecting(expected(&marked, &default), &of("alice")),
+    ];
+    for refused in stale {
+        let refused = refused.map(drop).unwrap_err();
+        assert!(matches!(refused, SwapError::NotActive { .. }), "{refused}");
+        let now = refused.to_string();
+        assert!(now.contains(&traps) && now.contains("traps "), "{now}");
+    }
+    // What is active is as expected, and what is behind it is not.
+    let other = versions.roll_back_expecting(expected(&traps, &default), &of("alice"));
+    let other = other.map(drop).unwrap_err();
+    assert!(matches!(&other, SwapError::OtherTarget { digest, .. } if *digest == marked));
+    for none in ["", "0000"] {
+        let expected = expected(none, &marked);
+        assert!(
+            versions
+                .roll_back_expecting(expected, &of("alice"))
+                .is_err()
+        );
+    }
+    assert_eq!(now(), traps);
+
+    let short = |digest: &str| digest[..8].to_owned();
+    let (seen, back) = (short(&traps), short(&marked));
+    versions
+        .roll_back_expecting(expected(&seen, &back), &of("alice"))
+        .unwrap();
+    assert_eq!(now(), marked);
+    versions
+        .activate_kept_expecting(expected(&marked, &default), &of("alice"))
+        .unwrap();
+    versions
+        .promote_expecting(expected(&default, &chatty), &of("alice"))
+        .unwrap();
+    assert_eq!(now(), chatty);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::ReplicaId;
 use domain::time::BootTime;
+use frontend_policy::Versions;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -14,6 +15,9 @@ use super::services::own_figures;
 
 /// How often it is said while it is wanted.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long may be waited for what is said of the policy: whoever changes it may be waiting for a disk.
+const POLICY_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Longest report that the catalog takes.
 const REPORT_BYTES_MAX: usize = 64 << 10;
@@ -43,14 +47,17 @@ pub(in super::super) async fn keep_reporting(admin: Arc<Admin>) {
     }
 }
 
-/// All of it. How the policy came about is in `policy` and `differences`.
-pub(super) async fn report(admin: &Arc<Admin>) -> Value {
-    let shown = Arc::clone(admin);
-    // Whoever changes the policy may be waiting for a disk.
-    let policy = tokio::task::spawn_blocking(move || {
-        let policy = &shown.gateway.policy;
-        let published = policy.published();
-        let found = published.candidate.as_ref().map(|candidate| {
+/// What is said of the policy: which versions there are and how they came about, and where two decide differently.
+pub struct PolicySaid {
+    policy: Value,
+    differences: Option<Value>,
+}
+
+impl PolicySaid {
+    /// For a thread that may wait.
+    fn of(versions: &Versions) -> Self {
+        let published = versions.published();
+        let differences = published.candidate.as_ref().map(|candidate| {
             let mut found = candidate.differences.snapshot();
             found.examples.clear();
             found
@@ -59,10 +66,23 @@ pub(super) async fn report(admin: &Arc<Admin>) -> Value {
             found.groups.truncate(GROUPS_MAX);
             json!(found)
         });
-        (policy_json(policy), found)
-    });
-    let (policy, differences) = policy.await.unwrap_or_default();
+        Self {
+            policy: shortened(policy_json(versions)),
+            differences,
+        }
+    }
+}
+
+/// All of it. How the policy came about is in `policy` and `differences`, which are as old as `policy_age_ms` says.
+pub(super) async fn report(admin: &Arc<Admin>) -> Value {
     let gateway = &admin.gateway;
+    let versions = Arc::clone(&gateway.policy);
+    let asked = admin.console.policy.ask(POLICY_TIME_MAX, move || {
+        // Whoever changes them may be waiting for a disk.
+        PolicySaid::of(&versions)
+    });
+    let (said, age) = asked.await.unzip();
+    let active_since = gateway.policy.published().health.since;
     let current = *gateway.backend.replicas.leader().borrow();
     let lease = gateway.cache.lease();
     let figures = admin.collected();
@@ -77,10 +97,11 @@ pub(super) async fn report(admin: &Arc<Admin>) -> Value {
             "session": session.to_string(),
             "length_ms": lease.length().as_millis() as u64,
         })),
-        "active_ms": policy["active"]["active_ms"],
+        "active_ms": BootTime::now().since(active_since).as_millis() as u64,
         "figures": own_figures(figures),
-        "policy": shortened(policy),
-        "differences": differences,
+        "policy": said.as_ref().map(|said| &said.policy),
+        "differences": said.as_ref().and_then(|said| said.differences.as_ref()),
+        "policy_age_ms": age.map(|age| age.as_millis() as u64),
     })
 }
 

@@ -7,11 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::ReplicaId;
 use domain::time::BootTime;
+use rpc::release::Release;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tonic::transport::Channel;
 use wire::catalog::v1::ListGatewaysRequest;
+use wire::catalog::v1::catalog_client::CatalogClient;
 
 use super::super::Admin;
 use super::services::Asked;
@@ -113,12 +116,15 @@ pub(in super::super) async fn keep_watching(admin: Arc<Admin>) {
         let _ = followers.wait_for(|followers| *followers > 0).await; // its sender is there
         // Anew each time: connections that nobody uses are probed for ever.
         let services = admin.console.services.iter();
-        let services: Vec<Asked> = services.filter_map(|service| service.connect()).collect();
+        let everybody = Everybody {
+            services: services.filter_map(|service| service.connect()).collect(),
+            catalog: CatalogClient::new(admin.catalogs.channel()),
+        };
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while *followers.borrow_and_update() > 0 {
             ticks.tick().await;
-            let (now, policy) = look(&admin, &services).await;
+            let (now, policy) = look(&admin, &everybody).await;
             let policy = event("policy", policy.to_string().as_bytes());
             watched.policy.send_if_modified(|before| {
                 let changes = *before != policy;
@@ -134,14 +140,21 @@ pub(in super::super) async fn keep_watching(admin: Arc<Admin>) {
     }
 }
 
+/// Who is asked, over connections of the console's own: what clients wait for does not come behind what many say.
+struct Everybody {
+    services: Vec<Asked>,
+    /// The active one.
+    catalog: CatalogClient<Channel>,
+}
+
 /// How everybody is, and what gateways say of their policies.
-async fn look(admin: &Arc<Admin>, services: &[Asked]) -> (Value, Value) {
+async fn look(admin: &Arc<Admin>, everybody: &Everybody) -> (Value, Value) {
     // Also how far the journal is now, and not as of the last election round.
     let asked = admin.gateway.backend.replicas.ask_catalog();
     let (says, heard, gateways, own, _) = tokio::join!(
-        all_say(services),
+        all_say(&everybody.services),
         admin.catalogs.heard(),
-        other_gateways(admin),
+        other_gateways(admin, everybody.catalog.clone()),
         report::report(admin),
         asked,
     );
@@ -168,7 +181,7 @@ async fn look(admin: &Arc<Admin>, services: &[Asked]) -> (Value, Value) {
         session: 0,
     };
     let are_known = gateways.is_some();
-    let gateways = gateways.unwrap_or_default();
+    let (gateways, left_out) = gateways.unwrap_or_default();
     let gateways = std::iter::once(own).chain(gateways).map(|gateway| {
         let (gateway, key, policy) = gateway.shown();
         // Its own comes first, and nobody takes its place.
@@ -182,6 +195,7 @@ async fn look(admin: &Arc<Admin>, services: &[Asked]) -> (Value, Value) {
     now["replicas"] = replicas.into();
     now["gateways"] = gateways.into();
     now["gateways_known"] = are_known.into();
+    now["gateways_left_out"] = left_out.into();
     (now, Value::Object(policies))
 }
 
@@ -253,18 +267,27 @@ impl Gateway {
     }
 }
 
-/// The others that have a session with the catalog; `None` where it does not say, as one of before does not.
-async fn other_gateways(admin: &Admin) -> Option<Vec<Gateway>> {
-    let backend = &admin.gateway.backend;
-    let mut catalog = backend.catalog.clone();
-    let journal = backend.replicas.own_journal().to_wire();
-    let asked = catalog.list_gateways(ListGatewaysRequest { journal });
+/// The others that have a session with the catalog, and how many there are besides; `None` where it does not say, as one of before
+/// does not.
+async fn other_gateways(
+    admin: &Admin,
+    mut catalog: CatalogClient<Channel>,
+) -> Option<(Vec<Gateway>, usize)> {
+    let journal = admin.gateway.backend.replicas.own_journal().to_wire();
+    let asked = catalog.list_gateways(ListGatewaysRequest {
+        names_alone: false,
+        journal,
+    });
     let answer = timeout(ANSWER_TIME_MAX, asked).await.ok()?.ok()?;
-    let others = answer.into_inner().gateways.into_iter();
+    let answer = answer.into_inner();
+    // The catalog's order is the one in which they have places.
+    let left_out = answer.gateways.len().saturating_sub(GATEWAYS_MAX);
+    let left_out = left_out + answer.left_out as usize;
+    let others = answer.gateways.into_iter();
     let others = others.take(GATEWAYS_MAX).map(|gateway| Gateway {
         session: gateway.session,
         name: gateway.name,
-        release: gateway.release,
+        release: number_of(&gateway.release),
         // What is no object says nothing.
         report: serde_json::from_slice(&gateway.report)
             .ok()
@@ -274,7 +297,14 @@ async fn other_gateways(admin: &Admin) -> Option<Vec<Gateway>> {
     });
     let session = admin.gateway.cache.lease().current(BootTime::now());
     let session = session.map(domain::SessionId::get);
-    Some(one_of_each(others.collect(), &admin.console, session))
+    let others = one_of_each(others.collect(), &admin.console, session);
+    Some((others, left_out))
+}
+
+/// Of a release that says it.
+fn number_of(tokens: &str) -> String {
+    let release = Release::of_tokens(tokens);
+    release.number().unwrap_or_default().to_owned()
 }
 
 /// A gateway whose session was lost may have another one, before that is over: whoever said last how it is stands for it. One that
@@ -322,6 +352,7 @@ mod tests {
             host: "a".into(),
             admin: String::new(),
             services: Vec::new(),
+            policy: Default::default(),
             watched: Watched::default(),
         };
         let found = one_of_each(

@@ -6,6 +6,7 @@ import { ago, share, span as long, time } from "./dom.js";
 
 const DAY = 86_400;
 const HELD_MAX = 0.8;
+const EACH_MAX = 6; // alarms of one process or policy: what one says of itself hides nobody else's
 
 const WHAT = { stock: "looking up a stock", stocks: "listing stocks", order: "looking up an order", orders: "listing orders",
   events: "following orders", trade: "trading", other: "other requests", policy: "what the policy answers itself", refused: "refused requests" };
@@ -22,9 +23,14 @@ export function alarms({ now, minute, all, policies = {}, gone = [] }) {
 
   services(now, critical, warning);
   for (const gateway of gone) {
-    warning("BazaarDown", `Gateway ${gateway.key} has had no session with the catalog for ${long(gateway.seconds)}`, "It was stopped, or it is cut off.");
+    const away = now.gateways_left_out ? "is not among those that the catalog lists, of more than it lists, for" : "has had no session with the catalog for";
+    warning("BazaarDown", `Gateway ${gateway.key} ${away} ${long(gateway.seconds)}`, "It was stopped, or it is cut off.");
   }
-  for (const [who, figures] of who_counts(now)) processes(who, figures, now, critical, warning);
+  for (const [who, figures] of who_counts(now)) {
+    const before = found.length;
+    processes(who, figures, now, critical, warning);
+    found.splice(before + EACH_MAX);
+  }
   if (minute && minute.seconds > 5) traffic(minute, critical, warning);
   if (all) events(all, critical, warning);
   for (const gateway of now.gateways) {

@@ -86,7 +86,8 @@ export function rate(perSecond) {
   if (perSecond >= 10_000) return `${three.format(perSecond / 1000)}k`;
   if (perSecond >= 100) return whole.format(Math.round(perSecond));
   if (perSecond >= 10) return perSecond.toFixed(1);
-  return perSecond === 0 ? "0" : perSecond.toFixed(2);
+  if (perSecond === 0) return "0";
+  return perSecond < 0.01 ? "< 0.01" : perSecond.toFixed(2);
 }
 
 export function share(part) {
@@ -103,11 +104,12 @@ export function time(seconds) {
   if (seconds === undefined || seconds === null || Number.isNaN(seconds)) return "–";
   if (seconds === Infinity) return "> 10 s";
   if (seconds === 0) return "0 s";
-  if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
-  if (seconds < 0.01) return `${(seconds * 1000).toFixed(1)} ms`;
-  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  return span(seconds);
+  // Each up to where it would be rounded to the next.
+  if (seconds < 0.0009995) return `${Math.round(seconds * 1e6)} µs`;
+  if (seconds < 0.00995) return `${(seconds * 1000).toFixed(1)} ms`;
+  if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  return span(Math.round(seconds));
 }
 
 // The same, of long times.
@@ -121,14 +123,6 @@ export function span(seconds) {
 export const ago = (seconds) => (seconds < 2 ? "just now" : `${span(seconds)} ago`);
 
 export const short = (digest) => (digest ?? "").slice(0, 12) || "–";
-
-export function bytes(value) {
-  if (value === undefined) return "–";
-  for (const [unit, size] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) {
-    if (value >= size) return `${three.format(value / size)} ${unit}`;
-  }
-  return `${value} B`;
-}
 
 // ---- pictures ----
 

@@ -3,16 +3,17 @@
 import { $, count, h, show } from "./dom.js";
 import { ask, follow, hasToken, setToken } from "./link.js";
 import { History, wellFormed } from "./figures.js";
+import { Seen } from "./seen.js";
+import { showGlance } from "./glance.js";
 import { alarms } from "./alarms.js";
 import { draw, showLedgers, showMap } from "./services.js";
 import { showRoutes, showStages, showTiles } from "./requests.js";
 import { action, showPolicy } from "./policy.js";
 
-const GONE_FOR = 600; // seconds for which a gateway that is gone is shown
 const NAME = "bazaar.console.name";
 
 const history = new History();
-const seen = new Map(); // gateways, by their keys, with when they were seen last
+const seen = new Seen();
 let me = { may_change: false, knows_operators: false, release: "" };
 let now;
 let policies = {};
@@ -23,15 +24,11 @@ let arrived = 0;
 // ---- what is shown ----
 
 function lookAt() {
-  const at = now.at_ms / 1000;
-  for (const gateway of now.gateways) if (gateway.report) seen.set(gateway.key, { gateway: { key: gateway.key, name: gateway.name, release: gateway.release }, at });
-  if (now.gateways_known) for (const [key, { at: last }] of seen) if (at - last > GONE_FOR) seen.delete(key);
-  const there = new Set(now.gateways.map(({ key }) => key));
-  const gone = now.gateways_known ? [...seen.values()].filter(({ gateway }) => !there.has(gateway.key)).map(({ gateway, at: last }) => ({ key: gateway.key, name: gateway.name, release: gateway.release, seconds: at - last })) : [];
+  const gone = seen.look({ at: now.at_ms / 1000, gateways: now.gateways, areKnown: now.gateways_known });
   const minute = history.over(60);
   const gateway = now.gateways.find(({ key }) => key === chosen) ?? now.gateways[0];
   return {
-    now, me, policies, history, gone, minute, last: history.over(5), start: history.sinceStart(),
+    now, me, policies, history, gone, passed: seen.passed, minute, last: history.over(5), start: history.sinceStart(),
     gateways: now.gateways, chosen: gateway, mayAct: me.may_change && gateway.own,
     span: document.querySelector("input[name=span]:checked").value,
     of: $("of-gateway").value,
@@ -56,7 +53,7 @@ function showAll() {
   $("journal").textContent = now.journal ? `journal ${now.journal}` : "the journal is not known yet";
   const keys = now.gateways.map(({ key }) => key);
   show($("of-gateway"), h("option", { value: "" }, "All gateways"), keys.map((key) => h("option", { value: key, selected: key === view.of }, key)));
-  for (const part of [showAlarms, showTiles, showMap, showRoutes, showStages, showPolicy, showLedgers]) {
+  for (const part of [showAlarms, showGlance, showTiles, showMap, showRoutes, showStages, showPolicy, showLedgers]) {
     try {
       part(view);
     } catch (error) {
@@ -74,6 +71,7 @@ function instead(part) {
     $("alarms-title").textContent = "The alarms cannot be shown";
     show($("alarm-list"));
   }
+  if (part === showGlance) show($("glance"), h("p", { class: "notice" }, "What is to be seen at a glance cannot be shown."));
   if (part === showPolicy) show($("policy-body"), h("p", { class: "notice" }, "What this gateway says of its policy cannot be shown."));
 }
 

@@ -14,6 +14,7 @@ const WORDS = {
 const tag = (text, kind) => h("span", { class: `tag ${kind ?? ""}` }, text);
 const button = (what, label, kind, more = {}) => h("button", { type: "button", class: `small ${kind ?? "plain"}`, "data-do": what, ...more }, label);
 const digest = (text) => h("code", { title: text }, short(text));
+const STALE = 3000; // ms: what is said of a policy comes every second
 const named = (version) => `${version.name} ${version.version}`;
 
 // ---- versions ----
@@ -95,7 +96,8 @@ function measured(measure) {
     h("p", { class: "quiet" }, measure.seen), intervals(measure.intervals ?? []));
 }
 
-function intervals(all) {
+// Between which values lies what a version is held to, as a picture and in words.
+export function intervals(all) {
   if (all.length === 0) return undefined;
   const ends = all.flatMap(({ low, high, limit }) => [low, high ?? low * 1.5, limit ?? 0]);
   const [least, most] = [Math.min(...ends, 0), Math.max(...ends, 1e-9)];
@@ -193,6 +195,7 @@ export function showPolicy(view) {
   show($("policy-body"),
     h("div", { class: "left", "data-key": "left" },
       policy.closed && h("p", { class: "notice" }, policy.closed),
+      view.chosen.report?.policy_age_ms > STALE && h("p", { class: "notice", "data-key": "stale" }, `What is shown here is ${long(view.chosen.report.policy_age_ms / 1000)} old: whoever changes the policy waits for that gateway's disk.`),
       !view.chosen.own && h("p", { class: "quiet", "data-key": "elsewhere" }, `What changes it is at that gateway's own console, at ${view.chosen.report?.admin ?? "its admin address"} of ${view.chosen.report?.host ?? "its machine"}.`),
       activeCard(view, policy), policy.candidate ? candidateCard(view, policy) : h("p", { class: "quiet none", "data-key": "none" }, "No candidate is on trial."),
       differences(view, found), failures(policy, now), kept(view, policy)),
@@ -204,14 +207,16 @@ export function action(what, data, policy) {
   const { active, previous, candidate } = policy;
   const on = (path, query) => `${path}?${new URLSearchParams(query)}`;
   const at = { digest: data.digest ?? "", ...(data.step ? { step: data.step } : {}) };
+  // What is seen here goes along: nothing is changed where somebody else has changed it since.
+  const seen = (digest) => ({ digest, active: active.digest });
   switch (what) {
-    case "rollback": return { title: `Roll back to ${previous ? named(previous) : "the version before"}?`, text: `${named(active)} stops deciding for clients at this gateway; the last good other version decides from then on, at once.`, label: "Roll back", kind: "danger", method: "POST", path: "/policy/rollback" };
-    case "promote": return { title: `Promote ${named(candidate)}?`, text: `It decides for all clients of this gateway in the place of ${named(active)}, and is on probation.`, label: "Promote", kind: "go", method: "POST", path: on("/policy/promote", { digest: candidate.digest }) };
+    case "rollback": return { title: `Roll back to ${previous ? named(previous) : "the version before"}?`, text: `${named(active)} stops deciding for clients at this gateway; the last good other version decides from then on, at once.`, label: "Roll back", kind: "danger", method: "POST", path: on("/policy/rollback", previous ? seen(previous.digest) : { active: active.digest }) };
+    case "promote": return { title: `Promote ${named(candidate)}?`, text: `It decides for all clients of this gateway in the place of ${named(active)}, and is on probation.`, label: "Promote", kind: "go", method: "POST", path: on("/policy/promote", seen(candidate.digest)) };
     case "drop": return { title: `Drop ${named(candidate)}?`, text: "It is not tried any more. Clients that it decided for get the active version's answers.", label: "Drop", kind: "danger", method: "DELETE", path: on("/policy/candidate", { digest: candidate.digest }) };
     case "pause": return { title: "Pause the rollout?", text: "The candidate stays as it is, on the same share, until somebody resumes it.", label: "Pause", kind: "", method: "POST", path: on("/policy/rollout/pause", at) };
     case "resume": return { title: "Resume the rollout?", text: "The step that it is at begins anew.", label: "Resume", kind: "go", method: "POST", path: on("/policy/rollout/resume", at) };
     case "skip": return { title: "Skip this step?", text: "The next step begins with no verdict about this one; after the last one the candidate is promoted.", label: "Skip", kind: "danger", method: "POST", path: on("/policy/rollout/skip", at) };
-    case "activate": return { title: `Activate ${short(data.digest)}?`, text: `The kept version decides for all clients of this gateway in the place of ${named(active)}.`, label: "Activate", kind: "go", method: "POST", path: on("/policy/activate", { digest: data.digest }) };
+    case "activate": return { title: `Activate ${short(data.digest)}?`, text: `The kept version decides for all clients of this gateway in the place of ${named(active)}.`, label: "Activate", kind: "go", method: "POST", path: on("/policy/activate", seen(data.digest)) };
     default: return undefined;
   }
 }

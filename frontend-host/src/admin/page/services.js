@@ -23,6 +23,12 @@ export function lagOf(replica, now) {
   return { rows: own ?? behind ?? 0, seconds: seconds ?? 0 };
 }
 
+// Whether a replica lacks what it ought to have: for longer than a moment, or since it is not in sync.
+export function isBehind(replica, now) {
+  const lag = lagOf(replica, now);
+  return Boolean(lag) && (lag.seconds > 1 || (!now.catalog.in_sync.includes(replica.id) && now.catalog.reachable && lag.rows > 0));
+}
+
 function gatewayCard(gateway, { now, minute, policies, me }) {
   const { report, key } = gateway;
   const who = `gateway ${key}`;
@@ -32,7 +38,8 @@ function gatewayCard(gateway, { now, minute, policies, me }) {
   const failed = minute ? minute.sum("bazaar_requests_total", isOf, ([, , , status]) => status === "5xx") / minute.seconds : undefined;
   const active = policies[key]?.policy?.active;
   const state = gateway.isGone ? "off" : !report ? "warn" : report.why_not_ready ? "bad" : failed > 0 ? "warn" : "ok";
-  const says = gateway.isGone ? `no session any more, for ${long(gateway.seconds)}` : !report ? "has not said yet how it is" : report.why_not_ready ?? "ready";
+  const away = now.gateways_left_out ? "not among those that the catalog lists" : "no session any more";
+  const says = gateway.isGone ? `${away}, for ${long(gateway.seconds)}` : !report ? "has not said yet how it is" : report.why_not_ready ?? "ready";
   return card({
     key: who, state, title: key, tags: [gateway.own && ["this one", "own"], gateway.isGone && ["gone", "off"]].filter(Boolean), says,
     facts: [
@@ -51,17 +58,17 @@ function replicaCard(replica, { now }) {
   const isIn = now.catalog.in_sync.includes(replica.id);
   const leads = replica.id === now.leader;
   const lag = lagOf(replica, now);
-  const isBehind = lag && (lag.seconds > 1 || (!isIn && now.catalog.reachable && lag.rows > 0));
-  const state = !replica.healthy ? "bad" : isBehind || !isIn || !replica.reaches_catalog ? "warn" : "ok";
+  const lags = isBehind(replica, now);
+  const state = !replica.healthy ? "bad" : lags || !isIn || !replica.reaches_catalog ? "warn" : "ok";
   const role = !replica.healthy ? "down" : replica.role;
   const says = replica.foreign ? "is of another journal: refused" : !replica.healthy ? "does not answer"
-    : !replica.reaches_catalog ? "does not reach the catalog" : isBehind ? `lags: ${count(lag.rows)} rows behind${lag.seconds ? `, for ${long(lag.seconds)}` : ""}`
+    : !replica.reaches_catalog ? "does not reach the catalog" : lags ? `lags: ${count(lag.rows)} rows behind${lag.seconds ? `, for ${long(lag.seconds)}` : ""}`
       : !isIn && now.catalog.reachable ? "answers, not in sync" : "in sync";
   const isSame = replica.chain_hash && replica.chain_hash === now.catalog.chain_hash;
   return card({
     key: `replica ${replica.id}`, state, title: `Replica ${replica.id}`, tags: [[role, leads && replica.healthy ? "lead" : role === "down" ? "off" : ""]], says,
     facts: [
-      fact("lag", lag ? `${count(lag.rows)} rows${lag.seconds > 0 ? ` · ${time(lag.seconds)}` : ""}` : "–", isBehind ? "warn" : undefined),
+      fact("lag", lag ? `${count(lag.rows)} rows${lag.seconds > 0 ? ` · ${time(lag.seconds)}` : ""}` : "–", lags ? "warn" : undefined),
       fact("epoch", replica.healthy ? count(replica.epoch) : "–"),
       fact("orders", count(replica.orders)),
       fact("hash", replica.healthy ? h("code", {}, short(replica.chain_hash), isSame ? " =" : "") : "–"),
@@ -92,12 +99,18 @@ function catalogCard(catalog, { now, minute }) {
 
 const lane = (name, what, cards) => h("div", { class: "lane", "data-key": name }, h("h3", {}, name, h("small", {}, what)), cards);
 
+// Gateways that have no card, in words.
+const others = ({ now, passed }) => [
+  now.gateways_left_out > 0 && `${count(now.gateways_left_out)} more have a session, and no place here`,
+  passed > 0 && `${count(passed)} more came and went`,
+].filter(Boolean);
+
 export function showMap(view) {
   const { now, gone } = view;
   const gateways = [...now.gateways, ...gone.map((gateway) => ({ ...gateway, isGone: true }))];
   show($("map"),
     g("svg", { class: "wires", "data-key": "wires", "data-own": "", "aria-hidden": "true" }),
-    lane("Gateways", "serve clients", gateways.map((gateway) => gatewayCard(gateway, view))),
+    lane("Gateways", "serve clients", [gateways.map((gateway) => gatewayCard(gateway, view)), others(view).map((words) => h("p", { class: "quiet", "data-key": words }, words))]),
     lane("Order replicas", "keep the ledgers", now.replicas.map((replica) => replicaCard(replica, view))),
     lane(now.catalogs.length > 1 ? "Catalogs" : "Catalog", "commits every trade", now.catalogs.map((catalog) => catalogCard(catalog, view))));
   $("services-note").textContent = [
