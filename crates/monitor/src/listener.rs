@@ -53,7 +53,7 @@ pub async fn serve(listener: TcpListener, monitor: Monitor) {
 
 async fn answer(stream: TcpStream, monitor: Monitor) {
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let answer = monitor.answer(request.method(), request.uri().path());
+        let answer = monitor.answer(&request);
         async move { Ok::<_, Infallible>(answer) }
     });
     let served = http1::Builder::new()
