@@ -2,6 +2,7 @@
 
 use std::array::from_fn;
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -120,14 +121,15 @@ pub struct Measured {
 
 #[derive(Debug)]
 struct Requests {
-    durations: Box<[Buckets]>,
+    /// By the place of the answer; of most kinds there never is one.
+    durations: Box<[OnceLock<Box<Buckets>>]>,
     statuses: Box<[AtomicU64]>,
 }
 
 impl Default for Requests {
     fn default() -> Self {
         Self {
-            durations: (0..ANSWERS).map(|_| Buckets::default()).collect(),
+            durations: (0..ANSWERS).map(|_| OnceLock::new()).collect(),
             statuses: (0..STATUSES).map(|_| AtomicU64::default()).collect(),
         }
     }
@@ -144,7 +146,8 @@ impl Measured {
     /// A request was answered.
     pub(crate) fn answered(&self, answer: Answer, took: Duration) {
         let requests = self.requests.mine();
-        requests.durations[answer.place()].note(took);
+        let duration = requests.durations[answer.place()].get_or_init(Box::default);
+        duration.note(took);
         requests.count(answer);
     }
 
@@ -181,8 +184,9 @@ impl Measured {
     fn durations(&self) -> impl Iterator<Item = ([&'static str; 3], Count)> {
         (0..ANSWERS).filter_map(|place| {
             let mut count = Count::default();
-            for requests in self.requests.all() {
-                requests.durations[place].add_to(&mut count);
+            let all = self.requests.all();
+            for noted in all.filter_map(|requests| requests.durations[place].get()) {
+                noted.add_to(&mut count);
             }
             (count.total() > 0).then(|| (Answer::labels(place), count))
         })

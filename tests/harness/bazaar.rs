@@ -327,6 +327,11 @@ impl Bazaar {
         self.launcher().address(server)
     }
 
+    /// Where a server says what it is: a gateway, and in a bazaar that is monitored each.
+    pub fn metrics_address(&self, server: Server) -> SocketAddr {
+        self.launcher().metrics_address(server)
+    }
+
     // ---- operators ----
 
     /// Where the admin API listens.

@@ -16,6 +16,9 @@ const CATALOG_PORT: u16 = 0;
 /// Where the second one does: a test that has one has no replica of that number.
 const OTHER_CATALOG_PORT: u16 = 8;
 
+/// Where a catalog or a replica says what it is, that much above where it listens.
+const METRICS_PORTS: u16 = 16;
+
 /// A gateway's ports, as indices into the block.
 #[derive(Debug, Clone, Copy)]
 pub struct GatewayPorts {
@@ -70,6 +73,8 @@ pub struct Options {
     pub store: Option<String>,
     /// How many catalogs there are over that database: 1 or 2.
     pub catalogs: usize,
+    /// Whether catalogs and replicas say what they are, at `--metrics`.
+    pub monitored: bool,
     /// Whether servers prove to each other who they are.
     pub secured: bool,
     /// The command of every server: this release's, or the one before.
@@ -97,6 +102,7 @@ impl Default for Options {
             proxied: false,
             store: None,
             catalogs: 1,
+            monitored: false,
             secured: false,
             release: BAZAAR.into(),
             archive_after: None,
@@ -123,11 +129,14 @@ impl Launcher<'_> {
 
     /// Where a server listens.
     pub fn address(&self, server: Server) -> SocketAddr {
+        self.ports.address(port(server))
+    }
+
+    /// Where a server says what it is, if it does.
+    pub fn metrics_address(&self, server: Server) -> SocketAddr {
         self.ports.address(match server {
-            Server::Catalog => CATALOG_PORT,
-            Server::OtherCatalog => OTHER_CATALOG_PORT,
-            Server::Order(id) => order_port(id),
-            Server::Gateway(index) => GATEWAYS[index].clients,
+            Server::Gateway(index) => GATEWAYS[index].admin,
+            _ => METRICS_PORTS + port(server),
         })
     }
 
@@ -163,9 +172,11 @@ impl Launcher<'_> {
         let archive_after = self.options.archive_after.filter(|_| archives);
         let archive_after = archive_after.map(|rows| format!("--archive-after={rows}"));
         let common = [command.to_owned(), place];
+        let is_monitored = self.options.monitored && !matches!(server, Server::Gateway(_));
+        let metrics = is_monitored.then(|| format!("--metrics={}", self.metrics_address(server)));
         let proofs = self.options.secured.then(|| self.proofs(server));
         let flags = flags.into_iter().chain(proofs.into_iter().flatten());
-        let flags = flags.chain(archive_after);
+        let flags = flags.chain(archive_after).chain(metrics);
         let flags = flags.chain(self.options.flags.iter().cloned());
         common.into_iter().chain(flags).chain(further).collect()
     }
@@ -254,6 +265,15 @@ impl Launcher<'_> {
         flags.extend(policy.map(|policy| format!("--policy={}", policy.display())));
         flags.extend(self.options.gateway_flags.iter().cloned());
         flags
+    }
+}
+
+fn port(server: Server) -> u16 {
+    match server {
+        Server::Catalog => CATALOG_PORT,
+        Server::OtherCatalog => OTHER_CATALOG_PORT,
+        Server::Order(id) => order_port(id),
+        Server::Gateway(index) => GATEWAYS[index].clients,
     }
 }
 

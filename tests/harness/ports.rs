@@ -5,12 +5,12 @@ use std::process;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Ports of one block.
-const BLOCK: u16 = 16;
+const BLOCK: u16 = 32;
 
 /// Blocks are taken from here on. All are below what Linux gives to outgoing connections, so
 /// that the port of a killed process is still free when it comes back.
 const FIRST: u16 = 16_000;
-const BLOCKS: u16 = 1_000;
+const BLOCKS: u16 = 500;
 
 /// The block's last port is never listened on: holding it for UDP claims the block, also
 /// against other processes that test.

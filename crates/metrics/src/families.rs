@@ -1,19 +1,20 @@
-//! Writes down what was counted, in Prometheus' text format, or as values for other services.
+//! Writes down what was counted, in a form that Prometheus reads, or as values for other services.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{CounterValueEncoder, GaugeValueEncoder, prometheus_text};
+use prometheus_client::encoding::{CounterValueEncoder, GaugeValueEncoder};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue};
+use prometheus_client::encoding::{NativeHistogram, NativeHistogramBuckets};
+use prometheus_client::encoding::{prometheus_protobuf, prometheus_text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::instruments::{Count, Scale};
+use crate::form::Form;
+use crate::instruments::Count;
 use crate::metric::{CERTIFICATE_EXPIRY, Kind, Metric};
-
-/// The `Content-Type` of an [`exposition`].
-pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+use crate::scale::{Native, SCHEMA, Scale};
 
 /// What has figures to export.
 pub trait Export: Send + Sync {
@@ -24,15 +25,21 @@ pub trait Export: Send + Sync {
     fn export(&self, families: &mut Families<'_>) -> fmt::Result;
 }
 
-/// All that somebody exports, in Prometheus' text format, version 0.0.4.
+/// All that somebody exports, in a form that Prometheus reads.
 pub fn exposition(
+    form: Form,
     export: impl Fn(&mut Families<'_>) -> fmt::Result + Send + Sync + 'static,
-) -> String {
+) -> Vec<u8> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Exported(export)));
-    let mut text = String::new();
-    prometheus_text::encode(&mut text, &registry).expect("a string takes all that is written");
-    text
+    let written = match form {
+        Form::Text => {
+            let mut text = String::new();
+            prometheus_text::encode(&mut text, &registry).map(|()| text.into_bytes())
+        }
+        Form::Protobuf => prometheus_protobuf::encode_to_vec(&registry).map_err(|_| fmt::Error),
+    };
+    written.expect("memory takes all that is written")
 }
 
 /// All that somebody exports, but for counters that nobody knew of beforehand.
@@ -79,7 +86,7 @@ where
     F: Fn(&mut Families<'_>) -> fmt::Result + Send + Sync + 'static,
 {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        (self.0)(&mut Families(Sink::Text(encoder)))
+        (self.0)(&mut Families(Sink::Written(encoder)))
     }
 }
 
@@ -133,7 +140,7 @@ impl EncodeGaugeValue for Number {
 pub struct Families<'a>(Sink<'a>);
 
 enum Sink<'a> {
-    Text(DescriptorEncoder<'a>),
+    Written(DescriptorEncoder<'a>),
     Values(&'a mut Vec<Family>),
 }
 
@@ -154,7 +161,7 @@ impl Families<'_> {
             Kind::Histogram => panic!("{} is a histogram", metric.name),
         };
         let encoder = match &mut self.0 {
-            Sink::Text(encoder) => encoder,
+            Sink::Written(encoder) => encoder,
             Sink::Values(families) => {
                 let samples = samples.into_iter().map(|(labels, value)| {
                     let value: Number = value.into();
@@ -203,7 +210,7 @@ impl Families<'_> {
         self.add(&CERTIFICATE_EXPIRY, known)
     }
 
-    /// A histogram on a scale.
+    /// A histogram on a scale: where the form can carry it, native as well.
     ///
     /// # Errors
     /// Where it cannot be written.
@@ -213,30 +220,14 @@ impl Families<'_> {
         scale: &Scale,
         samples: impl IntoIterator<Item = ([&'l str; LABELS], Count)>,
     ) -> fmt::Result {
-        let bounds: Vec<f64> = scale.bounds().collect();
-        let samples = samples
-            .into_iter()
-            .map(|(values, count)| (values, count.buckets.to_vec(), count.sum(scale)));
-        self.add_buckets(metric, &bounds, samples)
-    }
-
-    /// A histogram with bounds of its own: how many were up to each of them, and above all, and their sum.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub fn add_buckets<'l, const LABELS: usize>(
-        &mut self,
-        metric: &Metric,
-        bounds: &[f64],
-        samples: impl IntoIterator<Item = ([&'l str; LABELS], Vec<u64>, f64)>,
-    ) -> fmt::Result {
         assert_eq!(LABELS, metric.labels.len(), "labels of {}", metric.name);
         assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
         let encoder = match &mut self.0 {
-            Sink::Text(encoder) => encoder,
+            Sink::Written(encoder) => encoder,
             Sink::Values(families) => {
                 let samples = samples.into_iter();
-                let samples = samples.map(|(labels, counts, sum)| (labels, sum, counts));
+                let samples =
+                    samples.map(|(labels, count)| (labels, count.sum(scale), count.buckets(scale)));
                 families.push(Family::of(metric, samples));
                 return Ok(());
             }
@@ -244,13 +235,19 @@ impl Families<'_> {
         let help = format!("{}.", metric.help);
         let histogram = MetricType::Histogram;
         let mut family = encoder.encode_descriptor(metric.name, &help, None, histogram)?;
-        for (values, counts, sum) in samples {
-            let bounds = bounds.iter().copied().chain([f64::INFINITY]);
-            let total = counts.iter().sum();
-            let buckets: Vec<_> = bounds.zip(counts).collect();
+        for (values, count) in samples {
+            let bounds = scale.bounds().chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(count.buckets(scale)).collect();
+            let native = count.native(scale);
             let labels = labels(metric, values);
             let mut sample = family.encode_family(&labels)?;
-            sample.encode_histogram::<[(&str, &str); 0]>(sum, total, &buckets, None)?;
+            sample.encode_histogram_with_native::<[(&str, &str); 0]>(
+                count.sum(scale),
+                count.total(),
+                &buckets,
+                None,
+                encoded(&native),
+            )?;
         }
         Ok(())
     }
@@ -265,7 +262,7 @@ impl Families<'_> {
         help: &str,
         samples: impl IntoIterator<Item = (&'l [(&'l str, String)], u64)>,
     ) -> fmt::Result {
-        let Sink::Text(encoder) = &mut self.0 else {
+        let Sink::Written(encoder) = &mut self.0 else {
             return Ok(());
         };
         let counter = MetricType::Counter;
@@ -294,6 +291,27 @@ impl Family {
     }
 }
 
+fn encoded(native: &Native) -> NativeHistogram<'_> {
+    let Native {
+        zero_threshold,
+        zero_count,
+        spans,
+        deltas,
+    } = native;
+    NativeHistogram {
+        schema: SCHEMA,
+        zero_threshold: *zero_threshold,
+        zero_count: *zero_count,
+        // Neither times nor rows are below zero.
+        negative: NativeHistogramBuckets {
+            spans: &[],
+            deltas: &[],
+        },
+        positive: NativeHistogramBuckets { spans, deltas },
+        created: None,
+    }
+}
+
 fn labels<'l, const LABELS: usize>(
     metric: &Metric,
     values: [&'l str; LABELS],
@@ -305,22 +323,32 @@ fn labels<'l, const LABELS: usize>(
 mod tests {
     use std::time::Duration;
 
+    use prometheus_client::encoding::prometheus_protobuf::prometheus_data_model as model;
+    use prost::Message as _;
+
     use super::*;
-    use crate::instruments::{Buckets, SECONDS};
+    use crate::instruments::Buckets;
+    use crate::scale::SECONDS;
+
+    const TAKEN: Metric = Metric::counter("taken", "things", &[("by", "whom")], "Taken things");
+    const LEFT: Metric = Metric::gauge("left_ratio", "1", &[], "What is left");
+    const TOOK: Metric = Metric::histogram("took_seconds", "seconds", &[], "How long");
+
+    /// One of each kind, and a counter that nobody knew of.
+    fn export(families: &mut Families<'_>) -> fmt::Result {
+        families.add(&TAKEN, [(["me"], 3), (["you"], 0)])?;
+        families.add_one(&LEFT, 0.25)?;
+        families.add_named("own", "Not known", [(&[][..], 1)])?;
+        let took = Buckets::default();
+        took.note(Duration::from_millis(3));
+        families.add_histogram(&TOOK, &SECONDS, [([], took.count())])
+    }
 
     #[test]
     fn values_are_those_of_the_text_under_the_same_names() {
-        const TAKEN: Metric = Metric::counter("taken", "things", &[("by", "whom")], "Taken things");
-        const TOOK: Metric = Metric::histogram("took_seconds", "seconds", &[], "How long");
-        let took = Buckets::default();
-        took.note(Duration::from_millis(3));
-        let families = collected(|families| {
-            families.add(&TAKEN, [(["me"], 3), (["you"], 0)])?;
-            families.add_named("own", "Not known", [(&[][..], 1)])?;
-            families.add_histogram(&TOOK, &SECONDS, [([], took.count())])
-        });
-        let [taken, histogram] = &families.unwrap()[..] else {
-            panic!("there are two");
+        let families = collected(export).unwrap();
+        let [taken, _, histogram] = &families[..] else {
+            panic!("there are three");
         };
         assert_eq!(taken.name, "taken_total");
         assert_eq!(
@@ -338,16 +366,7 @@ mod tests {
 
     #[test]
     fn each_kind_is_written_as_prometheus_reads_it() {
-        const TAKEN: Metric = Metric::counter("taken", "things", &[("by", "whom")], "Taken things");
-        const LEFT: Metric = Metric::gauge("left_ratio", "1", &[], "What is left");
-        const TOOK: Metric = Metric::histogram("took_seconds", "seconds", &[], "How long");
-        let text = exposition(|families| {
-            families.add(&TAKEN, [(["me"], 3), (["you"], 0)])?;
-            families.add_one(&LEFT, 0.25)?;
-            let took = Buckets::default();
-            took.note(Duration::from_millis(3));
-            families.add_histogram(&TOOK, &SECONDS, [([], took.count())])
-        });
+        let text = String::from_utf8(exposition(Form::Text, export)).unwrap();
         assert_eq!(text.matches("_bucket{").count(), 20, "{text}");
         for line in [
             "# HELP taken_total Taken things.",
@@ -355,6 +374,7 @@ mod tests {
             "taken_total{by=\"me\"} 3",
             "taken_total{by=\"you\"} 0",
             "left_ratio 0.25",
+            "own_total 1",
             "# TYPE took_seconds histogram",
             "took_seconds_count 1",
             "took_seconds_bucket{le=\"0.002\"} 0",
@@ -363,5 +383,38 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
+    }
+
+    #[test]
+    fn the_protobuf_form_says_the_same_and_has_native_histograms_beside_the_classic_ones() {
+        let written = exposition(Form::Protobuf, export);
+        let mut rest = &written[..];
+        let mut families = Vec::new();
+        while !rest.is_empty() {
+            families.push(model::MetricFamily::decode_length_delimited(&mut rest).unwrap());
+        }
+        let names: Vec<_> = families.iter().map(|family| &*family.name).collect();
+        assert_eq!(
+            names,
+            ["taken_total", "left_ratio", "own_total", "took_seconds"]
+        );
+        assert_eq!(families[0].help, "Taken things.");
+        let taken = &families[0].metric[0];
+        assert_eq!(taken.label[0].value, "me");
+        assert_eq!(taken.counter.as_ref().unwrap().value, 3.0);
+        assert_eq!(families[1].metric[0].gauge.unwrap().value, 0.25);
+        let took = families[3].metric[0].histogram.as_ref().unwrap();
+        assert_eq!((took.sample_count, took.sample_sum), (1, 0.003));
+        assert_eq!(took.bucket.len(), 20);
+        assert_eq!(took.bucket[8].upper_bound, 0.005);
+        assert_eq!(took.bucket[8].cumulative_count, 1);
+        // 3 ms are above 2^(-68/8), which are 2.76 ms, and up to 2^(-67/8).
+        assert_eq!((took.schema, took.zero_count), (3, 0));
+        let span = model::BucketSpan {
+            offset: -67,
+            length: 1,
+        };
+        assert_eq!(took.positive_span, [span]);
+        assert_eq!(took.positive_delta, [1]);
     }
 }

@@ -6,60 +6,25 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-/// Most bounds of a [`Scale`].
-const BOUNDS_MAX: usize = 19;
+use crate::scale::{CELLS, Native, SECONDS, Scale};
 
 /// Most threads that count apart from each other.
 const SLOTS_MAX: usize = 64;
 
-/// What a histogram tells apart.
+/// The buckets of a histogram, for one combination of its labels, in cells of a [`Scale`].
 #[derive(Debug)]
-pub struct Scale {
-    /// Inclusive upper bounds, rising. What is above all is in one more bucket.
-    bounds: [u64; BOUNDS_MAX],
-    /// How many of what is counted are one of what is exported.
-    per_unit: f64,
+pub struct Buckets {
+    cells: [AtomicU64; CELLS],
+    sum: AtomicU64,
 }
 
-/// Times: 1, 2 and 5 of each power of ten, from 10 µs to 10 s.
-pub static SECONDS: Scale = Scale {
-    bounds: log_spaced(10_000),
-    per_unit: 1e9,
-};
-
-/// Rows: 1, 2 and 5 of each power of ten, from 1 on.
-pub static ROWS: Scale = Scale {
-    bounds: log_spaced(1),
-    per_unit: 1.0,
-};
-
-const fn log_spaced(first: u64) -> [u64; BOUNDS_MAX] {
-    let mut bounds = [0; BOUNDS_MAX];
-    let (mut at, mut decade) = (0, first);
-    while at < BOUNDS_MAX {
-        bounds[at] = decade * [1, 2, 5][at % 3];
-        at += 1;
-        if at.is_multiple_of(3) {
-            decade *= 10;
+impl Default for Buckets {
+    fn default() -> Self {
+        Self {
+            cells: [const { AtomicU64::new(0) }; CELLS],
+            sum: AtomicU64::default(),
         }
     }
-    bounds
-}
-
-impl Scale {
-    /// The bounds, as they are exported.
-    pub fn bounds(&self) -> impl Iterator<Item = f64> {
-        self.bounds
-            .iter()
-            .map(|bound| *bound as f64 / self.per_unit)
-    }
-}
-
-/// The buckets of a histogram, for one combination of its labels.
-#[derive(Debug, Default)]
-pub struct Buckets {
-    counts: [AtomicU64; BOUNDS_MAX + 1],
-    sum: AtomicU64,
 }
 
 impl Buckets {
@@ -71,15 +36,14 @@ impl Buckets {
 
     /// Notes a number, on some scale.
     pub fn add(&self, scale: &Scale, value: u64) {
-        let bucket = scale.bounds.partition_point(|bound| *bound < value);
-        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
+        self.cells[scale.cell(value)].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
     /// What was noted so far, added to what others noted.
     pub fn add_to(&self, total: &mut Count) {
-        for (bucket, count) in total.buckets.iter_mut().zip(&self.counts) {
-            *bucket += count.load(Ordering::Relaxed);
+        for (cell, count) in total.cells.iter_mut().zip(&self.cells) {
+            *cell += count.load(Ordering::Relaxed);
         }
         total.sum += self.sum.load(Ordering::Relaxed);
     }
@@ -92,23 +56,40 @@ impl Buckets {
     }
 }
 
-/// What was noted in a histogram.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What was noted in a histogram. All of it is to be asked for on the scale on which it was noted.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Count {
-    /// How many were up to each bound, and more than the one before; the last is of those above all.
-    pub buckets: [u64; BOUNDS_MAX + 1],
+    cells: [u64; CELLS],
     sum: u64,
+}
+
+impl Default for Count {
+    fn default() -> Self {
+        Self {
+            cells: [0; CELLS],
+            sum: 0,
+        }
+    }
 }
 
 impl Count {
     /// How many were noted.
     pub fn total(&self) -> u64 {
-        self.buckets.iter().sum()
+        self.cells.iter().sum()
     }
 
     /// All of them together, as it is exported.
     pub fn sum(&self, scale: &Scale) -> f64 {
-        self.sum as f64 / scale.per_unit
+        scale.exported(self.sum)
+    }
+
+    /// How many were up to each of the scale's bounds, and more than the one before; the last is of those above all.
+    pub fn buckets(&self, scale: &Scale) -> Vec<u64> {
+        scale.classic(&self.cells)
+    }
+
+    pub(crate) fn native(&self, scale: &Scale) -> Native {
+        scale.native(&self.cells)
     }
 }
 
@@ -160,22 +141,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_are_log_spaced_from_ten_microseconds_to_ten_seconds() {
-        let bounds: Vec<_> = SECONDS.bounds().collect();
-        assert_eq!(bounds[..4], [10e-6, 20e-6, 50e-6, 100e-6]);
-        assert_eq!(bounds[BOUNDS_MAX - 1], 10.0);
-        assert_eq!(ROWS.bounds().next(), Some(1.0));
-    }
-
-    #[test]
-    fn what_was_noted_is_in_the_first_bucket_that_has_room_for_it() {
-        let buckets = Buckets::default();
+    fn what_was_noted_is_counted_once_and_summed_up() {
+        let noted = Buckets::default();
         for nanos in [0, 10_000, 10_001, 10_000_000_000, 10_000_000_001] {
-            buckets.note(Duration::from_nanos(nanos));
+            noted.note(Duration::from_nanos(nanos));
         }
-        let count = buckets.count();
-        assert_eq!((count.buckets[0], count.buckets[1]), (2, 1));
-        assert_eq!(count.buckets[BOUNDS_MAX - 1..], [1, 1]);
+        let count = noted.count();
+        let buckets = count.buckets(&SECONDS);
+        assert_eq!((&buckets[..2], &buckets[18..]), (&[2, 1][..], &[1, 1][..]));
+        let native = count.native(&SECONDS);
+        assert_eq!((native.zero_count, native.spans.len()), (1, 2));
         assert_eq!(count.total(), 5);
         assert!((count.sum(&SECONDS) - 20.000_020_002).abs() < 1e-9);
     }

@@ -3,15 +3,21 @@
 //! What is counted stays where it is counted, in atomics of one instruction each, and is read when somebody asks.
 //!
 //! - [`metric`]: what a family of samples is, as `docs/METRICS.md` has it;
+//! - [`scale`]: what histograms tell apart;
 //! - [`instruments`]: what is counted with;
-//! - [`families`]: writes down what was counted, in Prometheus' text format or as values;
+//! - [`form`]: in which of Prometheus' forms it is answered;
+//! - [`families`]: writes down what was counted, in one of them or as values;
 //! - [`process`]: the figures that every process has.
 
 pub mod metric;
+pub mod scale;
 pub mod instruments;
+pub mod form;
 pub mod families;
 pub mod process;
 
 pub use families::{Export, Families, Family, Number, Sample, collected, exposition};
-pub use instruments::{Buckets, Count, PerThread, ROWS, SECONDS, Scale};
+pub use form::Form;
+pub use instruments::{Buckets, Count, PerThread};
 pub use metric::{Kind, Metric};
+pub use scale::{ROWS, SECONDS, SHORT_SECONDS, Scale};

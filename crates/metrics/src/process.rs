@@ -120,6 +120,7 @@ mod tests {
 
     use super::*;
     use crate::families::exposition;
+    use crate::form::Form;
 
     #[test]
     fn a_name_of_any_kind_does_not_shift_what_follows() {
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn this_process_says_all_of_it_and_when_it_started() {
-        let text = exposition(export);
+        let text = String::from_utf8(exposition(Form::Text, export)).unwrap();
         let build = format!(
             "bazaar_build_info{{version=\"{}\"}} 1",
             env!("CARGO_PKG_VERSION")

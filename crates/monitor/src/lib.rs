@@ -15,12 +15,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
-use http::{Method, Response, StatusCode};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, VARY};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use metrics::families::CONTENT_TYPE as PROMETHEUS_TEXT;
 use metrics::metric::{LOG_RECORDS_DROPPED, READY};
-use metrics::{Export, Families, Metric, exposition, process};
+use metrics::{Export, Families, Form, Metric, exposition, process};
 
 mod listener;
 pub mod health;
@@ -124,9 +123,17 @@ impl Monitor {
         )
     }
 
-    fn in_prometheus_text(&self) -> String {
+    /// Its figures, in the form that is accepted.
+    fn figures(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let form = Form::accepted(headers.get_all(ACCEPT));
         let (observation, exports) = (self.observe(), self.exports());
-        exposition(move |families| export(&observation, &exports, families))
+        let figures = exposition(form, move |families| {
+            export(&observation, &exports, families)
+        });
+        let mut response = respond(StatusCode::OK, form.content_type(), figures);
+        let varies = HeaderValue::from_static("accept");
+        response.headers_mut().insert(VARY, varies);
+        response
     }
 
     fn exports(&self) -> Vec<Arc<dyn Export>> {
@@ -136,23 +143,23 @@ impl Monitor {
 
     /// `/healthz` says whether it is alive, `/readyz` its role, with 503 where it has none yet, and `/metrics` its
     /// figures. Who is not of the cluster gets the first two alone, as probes do, which have no certificates.
-    fn answer(
+    fn answer<B>(
         &self,
-        (method, path): (&Method, &str),
+        request: &Request<B>,
         is_of_cluster: impl FnOnce() -> bool,
     ) -> Response<Full<Bytes>> {
         let plain = |status, body: String| respond(status, "text/plain; charset=utf-8", body);
-        if !OPEN_PATHS.contains(&path) && !is_of_cluster() {
+        if !OPEN_PATHS.contains(&request.uri().path()) && !is_of_cluster() {
             let advice = "show a certificate of the cluster's, a viewer's for one; without, there are /healthz and /readyz\n";
             return plain(StatusCode::FORBIDDEN, advice.into());
         }
-        if ![Method::GET, Method::HEAD].contains(method) {
+        if ![Method::GET, Method::HEAD].contains(request.method()) {
             let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
-            let methods = "GET, HEAD".parse().expect("it is a header's value");
+            let methods = HeaderValue::from_static("GET, HEAD");
             refused.headers_mut().insert(ALLOW, methods);
             return refused;
         }
-        match path {
+        match request.uri().path() {
             "/healthz" => plain(StatusCode::OK, "ok\n".into()),
             "/readyz" => match self.observe().readiness {
                 Readiness::Ready(role) => plain(StatusCode::OK, format!("{role}\n")),
@@ -160,7 +167,7 @@ impl Monitor {
                     plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
                 }
             },
-            "/metrics" => respond(StatusCode::OK, PROMETHEUS_TEXT, self.in_prometheus_text()),
+            "/metrics" => self.figures(request.headers()),
             _ => plain(
                 StatusCode::NOT_FOUND,
                 "there are /healthz, /readyz and /metrics\n".into(),
@@ -192,7 +199,11 @@ impl Observation {
     }
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
     let response = Response::builder()
         .status(status)
         .header(CONTENT_TYPE, content_type);
@@ -208,7 +219,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     async fn ask(monitor: &Monitor, path: &str) -> (u16, String) {
-        let answer = monitor.answer((&Method::GET, path), || true);
+        let answer = monitor.answer(&Request::get(path).body(()).unwrap(), || true);
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -247,7 +258,7 @@ mod tests {
         monitor.stop();
         assert_eq!(ask(&monitor, "/readyz").await, (503, "stopping\n".into()));
         assert_eq!(ask(&monitor, "/status").await.0, 404);
-        let posted = monitor.answer((&Method::POST, "/readyz"), || true);
+        let posted = monitor.answer(&Request::post("/readyz").body(()).unwrap(), || true);
         assert_eq!(posted.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(posted.headers()[ALLOW], "GET, HEAD");
     }
@@ -263,8 +274,22 @@ mod tests {
             ("/healthz/", 403),
             ("/readyz/../metrics", 403),
         ] {
-            let answer = monitor.answer((&Method::GET, path), || false);
+            let answer = monitor.answer(&Request::get(path).body(()).unwrap(), || false);
             assert_eq!(answer.status().as_u16(), status, "{path}");
+        }
+    }
+
+    #[test]
+    fn figures_are_in_the_form_that_is_asked_for() {
+        let monitor = Monitor::default();
+        for (accept, form) in [
+            ("*/*", Form::Text),
+            (Form::Protobuf.content_type(), Form::Protobuf),
+        ] {
+            let asked = Request::get("/metrics").header(ACCEPT, accept);
+            let answer = monitor.answer(&asked.body(()).unwrap(), || true);
+            assert_eq!(answer.headers()[CONTENT_TYPE], form.content_type());
+            assert_eq!(answer.headers()[VARY], "accept");
         }
     }
 

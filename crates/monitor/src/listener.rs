@@ -66,8 +66,7 @@ async fn answer(stream: TcpStream, tls: Option<tls::Server>, monitor: Monitor) {
         },
     };
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let asked = (request.method(), request.uri().path());
-        let answer = monitor.answer(asked, || {
+        let answer = monitor.answer(&request, || {
             let shown = shown.as_ref();
             shown.is_none_or(|(tls, chain)| tls.judge(chain).principal.is_some())
         });

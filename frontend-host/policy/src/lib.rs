@@ -36,7 +36,7 @@ pub use evaluate::{Connection, RequestParts};
 pub use guest::bindings::WORLDS;
 pub use guest::code_cache::CodeCache;
 pub use guest::compiler::{CompileError, Compiler, Pace, compile_as_child};
-pub use guest::costs::{COST_BOUNDS_US, Cost};
+pub use guest::costs::COSTS;
 pub use guest::digest::Digest;
 pub use guest::engine::Engine;
 pub use guest::instance::Ambient;

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse as _, Response};
 use domain::time::BootTime;
-use metrics::families::CONTENT_TYPE as PROMETHEUS_TEXT;
 use metrics::metric::{
     CONNECTIONS, CONNECTIONS_MAX, CONNECTIONS_REFUSED, HELD_BYTES, HELD_BYTES_MAX,
     HELD_BYTES_REFUSALS, LOG_RECORDS_DROPPED, READY,
 };
-use metrics::{Export as _, Families, Family, Metric, collected, exposition, process};
+use metrics::{Export as _, Families, Family, Form, Metric, collected, exposition, process};
 
 use super::Admin;
 use crate::access_log::AccessLog;
@@ -25,7 +25,7 @@ use crate::measured;
 use crate::measured::{ACCESS_LOG_DROPPED, EVENT_STREAMS, EVENT_STREAMS_REFUSED};
 use crate::server::clients::Held;
 use frontend_policy::answered::Answer;
-use frontend_policy::{COST_BOUNDS_US, SharedVersion};
+use frontend_policy::{COSTS, SharedVersion};
 
 const DIGEST: (&str, &str) = ("policy", "digest of the version");
 
@@ -137,10 +137,12 @@ pub const METRICS: &[&[&Metric]] = &[
     frontend_policy::METRICS,
 ];
 
-/// `GET /metrics`: Prometheus' text format, version 0.0.4.
-pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    let text = exposition(move |families| Numbers(&admin).export(families));
-    ([(CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response()
+/// `GET /metrics`, in the form that is accepted.
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    let form = Form::accepted(headers.get_all(ACCEPT));
+    let figures = exposition(form, move |families| Numbers(&admin).export(families));
+    let headers = [(CONTENT_TYPE, form.content_type()), (VARY, "accept")];
+    (headers, figures).into_response()
 }
 
 impl Admin {
@@ -293,13 +295,10 @@ impl Numbers<'_> {
             .map(|version| (version.digest.to_string(), version.costs.snapshot()))
             .collect();
         let samples = costs.iter().flat_map(|(policy, routes)| {
-            routes.iter().map(move |(route, cost)| {
-                let labels = [policy.as_str(), route.as_str()];
-                (labels, cost.buckets.to_vec(), cost.sum.as_secs_f64())
-            })
+            let routes = routes.iter();
+            routes.map(move |(route, cost)| ([policy.as_str(), route.as_str()], cost.clone()))
         });
-        let bounds = COST_BOUNDS_US.map(|us| f64::from(us) / 1e6);
-        families.add_buckets(&DECISION_SECONDS, &bounds, samples)
+        families.add_histogram(&DECISION_SECONDS, COSTS, samples)
     }
 
     fn service(&self, families: &mut Families<'_>) -> fmt::Result {
