@@ -274,7 +274,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use socket2::SockRef;
     use tonic_types::{ErrorDetails, StatusExt as _};
+    use tower_service::Service as _;
 
     use super::*;
 
@@ -288,6 +290,21 @@ mod tests {
             Failed::Refused(_) => None,
             Failed::Unanswered => panic!("it is an answer"),
         }
+    }
+
+    /// A connection that is given up has to end, too.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connection_that_nothing_comes_back_on_ends_soon() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let mut collector = Collector::new(&url.parse().unwrap()).unwrap();
+        let connected = collector.connector.call(url.parse().unwrap()).await;
+        let hyper_rustls::MaybeHttpsStream::Http(stream) = connected.unwrap() else {
+            panic!("nothing encrypts it");
+        };
+        let socket = SockRef::from(stream.inner());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, sink};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -35,7 +35,9 @@ async fn network(to: SocketAddr) -> (SocketAddr, watch::Sender<usize>) {
                     _ = whole.wait_for(|first| *first > number) => true,
                 };
                 if is_lost {
-                    // Both ends stay open, and nothing arrives.
+                    // Both ends stay open, and what is sent is taken, as by a proxy whose other side is gone.
+                    let lost = |from| async move { tokio::io::copy(from, &mut sink()).await };
+                    let _ = tokio::join!(lost(&mut near), lost(&mut far));
                     std::future::pending::<()>().await;
                 }
             });
