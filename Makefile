@@ -79,9 +79,9 @@ golden: wasm-target ## keep what the release before says and writes, for tests o
 bench-setup: ## install what `make bench` compares with, from Debian's packages
 	@scripts/bench-setup
 
-bench: bench-build ## compare with peers: ROUNDS=5 of SECONDS=3, ONLY=lookups or trades; BEFORE=file, with another build; TRACED=0.01, with traces
+bench: bench-build ## compare with peers: ROUNDS=5 of SECONDS=3, ONLY=lookups or trades; BEFORE=file, with another build; TRACED=0.01, with traces; SITTINGS=6, as often started
 	target/release/bench compare --report $(or $(REPORT),target/report) \
-	--rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3) $(if $(ONLY),--only $(ONLY)) $(if $(BEFORE),--before $(BEFORE)) $(if $(TRACED),--traced $(TRACED))
+	--sittings $(or $(SITTINGS),$(if $(TRACED),6,1)) --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3) $(if $(ONLY),--only $(ONLY)) $(if $(BEFORE),--before $(BEFORE)) $(if $(TRACED),--traced $(TRACED))
 
 bench-growth: bench-build ## measure how it grows: ONLY=ledger (or connections, …), ORDERS=1000000, SECONDS=3
 	target/release/bench grow --report $(or $(REPORT),target/report) \

@@ -1,5 +1,9 @@
 //! What becomes of one request, through all services, as a collector of OpenTelemetry's has it; and that nobody pays for it
 //! who is not traced.
+//!
+//! - [`rotel`]: the same by a collector that people run.
+
+mod rotel;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,8 +13,8 @@ use domain::hex::Hex;
 use test_postgres::free_port;
 
 use crate::harness::{
-    Bazaar, Collector, KeepAlive, Options, Order, Response, Seen, Server, Speaks, run, wait_for,
-    wait_until,
+    Bazaar, Collector, KeepAlive, Options, Order, Response, Seen, Server, Speaks, in_own_network,
+    lose_connections_to, run, wait_for, wait_until,
 };
 
 /// A client's trace, and its span.
@@ -23,13 +27,20 @@ const SKEW: Duration = Duration::from_millis(2);
 /// Longest wait of a request for a collector that does not answer: none. This is for a busy machine.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(4);
 
+/// What is kept of a text: see `traces::span`.
+const TEXT_BYTES_MAX: usize = traces::span::TEXT_BYTES_MAX;
+
 /// What waits in a process at most: see `traces::queue`.
 const SPANS_WAITING_MAX: u64 = traces::queue::QUEUE_SPANS_MAX as u64;
 
-fn traced(flags: &[&str], collector: &Collector) -> Options {
+/// How long it may take, on a busy machine, until traces arrive again where a collector has vanished without a word.
+const FOUND_AGAIN_MAX: Duration = Duration::from_secs(30);
+
+/// With further flags, of which one says where traces go.
+fn traced(flags: &[&str], otlp: String) -> Options {
     let flags = flags.iter().map(|flag| (*flag).to_owned());
     Options {
-        flags: flags.chain([collector.flag()]).collect(),
+        flags: flags.chain([otlp]).collect(),
         ..Options::default()
     }
 }
@@ -72,13 +83,15 @@ struct Trace(BTreeMap<Vec<u8>, Seen>);
 
 impl Trace {
     fn wait_for(collector: &Collector, count: usize) -> Self {
-        let of_trace = || {
-            let spans = collector.spans().into_iter();
-            let spans = spans.filter(|seen| Hex(&seen.span.trace_id).to_string() == TRACE);
-            spans.collect::<Vec<_>>()
-        };
-        wait_until(&format!("{count} spans"), || of_trace().len() >= count);
-        let spans = of_trace().into_iter();
+        wait_until(&format!("{count} spans"), || {
+            Self::so_far(collector).0.len() >= count
+        });
+        Self::so_far(collector)
+    }
+
+    fn so_far(collector: &Collector) -> Self {
+        let spans = collector.spans().into_iter();
+        let spans = spans.filter(|seen| Hex(&seen.span.trace_id).to_string() == TRACE);
         Self(
             spans
                 .map(|seen| (seen.span.span_id.clone(), seen))
@@ -125,22 +138,34 @@ impl Trace {
 /// What one order comes to: with three replicas, of which two follow.
 const TRADE_SPANS: usize = 15;
 
-fn a_trade_is_one_trace(speaks: Speaks) {
-    let collector = Collector::start(speaks);
+/// As it comes to the collector, by way of what the services are told of.
+fn a_trade_is_one_trace(collector: &Collector, otlp: String) {
     let log = tempfile::tempdir().unwrap();
     let log = log.path().join("access");
-    let mut options = traced(&["--trace-sample=1"], &collector);
+    let mut options = traced(&["--trace-sample=1"], otlp);
     options.gateway_flags = vec![
         "--access-log=json".into(),
         format!("--access-log-file={}", log.display()),
     ];
-    let bazaar = Bazaar::start(options);
+    let mut bazaar = Bazaar::start(options);
     let leader = bazaar.leader();
     let order = Order::buy(10, "nvidia").json().to_string();
     let answer = send(&bazaar, ("POST", "/orders"), &order);
     assert_eq!(answer.status, 200, "{answer:?}");
-    let trace = Trace::wait_for(&collector, TRADE_SPANS);
+    let trace = Trace::wait_for(collector, TRADE_SPANS);
     assert_eq!(trace.0.len(), TRADE_SPANS, "{}", trace.shown());
+    for seen in trace.0.values() {
+        let said = |name| seen.of_service(name);
+        assert_eq!(said("service.namespace").as_deref(), Some("bazaar"));
+        assert_eq!(
+            said("service.version").as_deref(),
+            Some(env!("CARGO_PKG_VERSION"))
+        );
+        let pid: u32 = said("process.pid").unwrap().parse().unwrap();
+        assert_ne!(pid, 0);
+        assert_eq!(seen.scope, "bazaar");
+        assert_eq!(seen.failure(), None, "{seen:?}");
+    }
 
     let root = trace.one("bazaar-gateway", "POST trade");
     assert_eq!(Hex(&root.span.parent_span_id).to_string(), SPAN);
@@ -212,22 +237,39 @@ fn a_trade_is_one_trace(speaks: Speaks) {
         line.contains(&format!("\"trace_id\":\"{TRACE}\"")),
         "{line}"
     );
+
+    // And what goes wrong.
+    bazaar.kill_catalog();
+    assert_eq!(send(&bazaar, ("GET", "/stocks/meta"), "").status, 503);
+    let failed = || {
+        let mut spans = Trace::so_far(collector).0.into_values();
+        spans.find(|seen| seen.span.name == "GET stock")
+    };
+    wait_until("the lookup's span", || failed().is_some());
+    let failed = failed().unwrap();
+    assert_eq!(failed.failure(), Some("Service Unavailable"));
+    assert_eq!(
+        failed.attribute("http.response.status_code").as_deref(),
+        Some("503")
+    );
 }
 
 #[test]
 fn a_trade_is_one_trace_from_its_client_to_every_disk() {
-    a_trade_is_one_trace(Speaks::Grpc);
+    let collector = Collector::start(Speaks::Grpc);
+    a_trade_is_one_trace(&collector, collector.flag());
 }
 
 #[test]
 fn the_same_goes_over_http() {
-    a_trade_is_one_trace(Speaks::Http);
+    let collector = Collector::start(Speaks::Http);
+    a_trade_is_one_trace(&collector, collector.flag());
 }
 
 #[test]
 fn a_lookup_s_trace_says_where_its_answer_came_from() {
     let collector = Collector::start(Speaks::Grpc);
-    let bazaar = Bazaar::start(traced(&["--trace-sample=1"], &collector));
+    let bazaar = Bazaar::start(traced(&["--trace-sample=1"], collector.flag()));
     // Before it holds a lease it may not keep anything.
     wait_until("a hit", || {
         let answer = bazaar.get("/stocks/nvidia");
@@ -285,7 +327,7 @@ fn an_outsider_gets_no_more_traced_than_the_bound_and_nothing_where_nothing_is()
     const ASKED: u64 = 300;
     let collector = Collector::start(Speaks::Grpc);
     let rare = ["--trace-sample=0.000000001", "--trace-asked-max=5"];
-    let mut bazaar = Bazaar::start(traced(&rare, &collector));
+    let mut bazaar = Bazaar::start(traced(&rare, collector.flag()));
     let began = Instant::now();
     ask(bazaar.address(), ASKED as usize);
     let asked = begun(&bazaar, "asked");
@@ -389,6 +431,114 @@ fn a_collector_that_is_gone_costs_no_request_anything_and_is_found_again() {
 #[test]
 fn a_collector_that_says_nothing_costs_no_request_anything_and_is_found_again() {
     a_collector_that_fails(Some(Speaks::Nothing));
+}
+
+/// Its host is gone, and nobody says so: packets of the connections to it get lost, and others can be made.
+fn a_collector_that_vanishes(speaks: Speaks) {
+    let collector = Collector::start(speaks);
+    let bazaar = Bazaar::start(traced(&["--trace-sample=1"], collector.flag()));
+    let order = Order::buy(1, "nvidia").json().to_string();
+    assert_eq!(send(&bazaar, ("POST", "/orders"), &order).status, 200);
+    Trace::wait_for(&collector, TRADE_SPANS);
+
+    let services = 5;
+    let lost = lose_connections_to(collector.address().port());
+    assert!(lost >= services, "{lost}");
+    let began = Instant::now();
+    assert_eq!(send(&bazaar, ("POST", "/orders"), &order).status, 200);
+    assert!(began.elapsed() < REQUEST_TIME_MAX, "{:?}", began.elapsed());
+    wait_for("the second trade's spans", FOUND_AGAIN_MAX, || {
+        Trace::so_far(&collector).0.len() == 2 * TRADE_SPANS
+    });
+    println!("{speaks:?}: {:?} until they were there", began.elapsed());
+    assert_eq!(spans(&bazaar, "dropped"), 0);
+}
+
+#[test]
+fn a_collector_that_vanishes_without_a_word_is_found_again_within_seconds() {
+    if in_own_network() {
+        a_collector_that_vanishes(Speaks::Grpc);
+    }
+}
+
+#[test]
+fn one_that_is_spoken_to_over_http_is_found_again_as_soon() {
+    if in_own_network() {
+        a_collector_that_vanishes(Speaks::Http);
+    }
+}
+
+#[test]
+fn of_what_a_client_sends_little_is_in_a_span_and_nothing_that_may_be_a_secret() {
+    const SECRET: &str = "s3cret";
+    let collector = Collector::start(Speaks::Grpc);
+    let bazaar = Bazaar::start(traced(&["--trace-sample=1"], collector.flag()));
+    let under = format!("00-{TRACE}-{SPAN}-01");
+    let long = SECRET.repeat(500);
+    let secrets = [
+        ("authorization", "Bearer s3cret"),
+        ("cookie", "session=s3cret"),
+        ("idempotency-key", "s3cret"),
+        ("x-api-key", "s3cret"),
+        ("user-agent", "s3cret"),
+        ("tracestate", &*long),
+        ("baggage", "key=s3cret"),
+        // Neither is this one: it is none.
+        ("x-request-id", "s3cret s3cret"),
+    ];
+    let send = |method, target: &str, traceparents: &[&str], body: &str| {
+        let traceparents = traceparents.iter().map(|value| ("traceparent", *value));
+        let headers: Vec<_> = secrets.into_iter().chain(traceparents).collect();
+        bazaar.send(method, target, &headers, body.as_bytes())
+    };
+    let order = Order::buy(1, "nvidia").json().to_string();
+    let path = format!("/{}", "p".repeat(2_000));
+    let requests = [
+        ("POST", "/orders?key=s3cret", &*order, 200),
+        // Another order under the same key.
+        (
+            "POST",
+            "/orders",
+            r#"{"name":"meta","type":"buy","quantity":1}"#,
+            409,
+        ),
+        ("POST", "/orders", "s3cret", 400),
+        ("GET", "/stocks/nvidia?key=s3cret", "", 200),
+        ("GET", &path, "", 404),
+        ("PROPFIND-s3cret", "/stocks/nvidia", "", 501),
+    ];
+    for (method, target, body, status) in requests {
+        let answer = send(method, target, &[&*under], body);
+        assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
+    }
+    let roots = || {
+        let spans = Trace::so_far(&collector).0.into_values();
+        spans.filter(|seen| Hex(&seen.span.parent_span_id).to_string() == SPAN)
+    };
+    wait_until("a span of each", || roots().count() == requests.len());
+    for seen in Trace::so_far(&collector).0.values() {
+        let said = format!("{seen:?}");
+        assert!(!said.contains(SECRET), "{said}");
+        let name = &seen.span.name;
+        assert!(name.len() < 64, "{name}");
+        let path = seen.attribute("url.path").unwrap_or_default();
+        assert!(path.len() <= TEXT_BYTES_MAX, "{path}");
+    }
+
+    // Of whose trace it is, one that is none says nothing.
+    let endless = under.clone() + &"0".repeat(6_000);
+    let later = format!("ff{}", &under[2..]);
+    for garbage in [
+        &[&*endless][..],
+        &[&*later],
+        &[&*under, &*under],
+        &["nonsense", ""],
+    ] {
+        let answer = send("GET", "/stocks/nvidia", garbage, "");
+        assert_eq!(answer.status, 200);
+        let trace = answer.header("traceresponse").unwrap();
+        assert!(!trace.contains(TRACE), "{garbage:?}: {trace}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A collector of OpenTelemetry's, as far as tests need one: it speaks OTLP over gRPC or HTTP, and keeps the spans.
 
 use std::convert::Infallible;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,9 @@ use ::traces::otlp::proto::collector::trace::v1::{
 use ::traces::otlp::proto::common::v1::any_value::Value as Any;
 use ::traces::otlp::proto::common::v1::{AnyValue, KeyValue};
 use ::traces::otlp::proto::trace::v1::Span;
+use ::traces::otlp::proto::trace::v1::status::StatusCode;
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -34,11 +37,25 @@ pub enum Speaks {
     Nothing,
 }
 
+impl Speaks {
+    /// What services are told of a collector at an address that is spoken to like this.
+    pub fn flag(self, address: SocketAddr) -> String {
+        match self {
+            Self::Http => format!("--otlp=http://{address}/v1/traces"),
+            Self::Grpc | Self::Nothing => format!("--otlp=http://{address}"),
+        }
+    }
+}
+
 /// A span, and of which service it is.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub service: String,
     pub instance: String,
+    /// What is said of that service besides.
+    resource: Arc<Vec<KeyValue>>,
+    /// What recorded it.
+    pub scope: String,
     pub span: Span,
 }
 
@@ -46,6 +63,17 @@ impl Seen {
     /// An attribute, as text.
     pub fn attribute(&self, name: &str) -> Option<String> {
         attribute(&self.span.attributes, name)
+    }
+
+    /// One of its service, as text.
+    pub fn of_service(&self, name: &str) -> Option<String> {
+        attribute(&self.resource, name)
+    }
+
+    /// What went wrong, if anything did.
+    pub fn failure(&self) -> Option<&str> {
+        let status = self.span.status.as_ref()?;
+        (status.code == StatusCode::Error as i32).then_some(&*status.message)
     }
 }
 
@@ -70,15 +98,18 @@ impl Spans {
     fn take_in(&self, export: ExportTraceServiceRequest) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for resource in export.resource_spans {
-            let whose = resource.resource.unwrap_or_default().attributes;
+            let whose = Arc::new(resource.resource.unwrap_or_default().attributes);
             let say = |name| attribute(&whose, name).expect("every service says it");
             let (service, instance) = (say("service.name"), say("service.instance.id"));
-            for span in resource.scope_spans.into_iter().flat_map(|it| it.spans) {
-                all.push(Seen {
+            for recorded in resource.scope_spans {
+                let scope = recorded.scope.unwrap_or_default().name;
+                all.extend(recorded.spans.into_iter().map(|span| Seen {
                     service: service.clone(),
                     instance: instance.clone(),
+                    resource: Arc::clone(&whose),
+                    scope: scope.clone(),
                     span,
-                });
+                }));
             }
         }
     }
@@ -149,11 +180,12 @@ impl Collector {
 
     /// What services are told.
     pub fn flag(&self) -> String {
-        let address = self.address;
-        match self.speaks {
-            Speaks::Http => format!("--otlp=http://{address}/v1/traces"),
-            Speaks::Grpc | Speaks::Nothing => format!("--otlp=http://{address}"),
-        }
+        self.speaks.flag(self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// What has come so far.
@@ -190,7 +222,15 @@ async fn answer(
     );
     assert_eq!(head.headers["content-type"], "application/x-protobuf");
     let body = body.collect().await.expect("the export comes whole");
-    let export = ExportTraceServiceRequest::decode(body.to_bytes());
+    let mut body = body.to_bytes();
+    if let Some(encoding) = head.headers.get("content-encoding") {
+        assert_eq!(encoding, "gzip");
+        let mut plain = Vec::new();
+        let read = GzDecoder::new(&*body).read_to_end(&mut plain);
+        read.expect("it is compressed");
+        body = plain.into();
+    }
+    let export = ExportTraceServiceRequest::decode(body);
     spans.take_in(export.expect("it is one"));
     let answer = ExportTraceServiceResponse::default().encode_to_vec();
     Ok(hyper::Response::new(Full::new(answer.into())))

@@ -4,70 +4,30 @@
 //! ends waits in the queue, and is dropped where that is full.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use daemon::tasks;
-use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{DefaultServerNameResolver, HttpsConnector};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use prost::Message as _;
-use tokio::time::{sleep, timeout};
-use tonic::Code;
-use tonic::body::Body;
+use tokio::time::sleep;
 
 use crate::Service;
+use crate::collector::{Collector, Failed};
 use crate::otlp::Origin;
-use crate::otlp::proto::collector::trace::v1::trace_service_client::TraceServiceClient;
-use crate::otlp::proto::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
+use crate::otlp::proto::collector::trace::v1::ExportTraceServiceResponse;
 use crate::queue::Queue;
-use crate::target::{Protocol, Target, TargetError};
+use crate::span::bounded;
+use crate::target::{Target, TargetError};
 
 /// How long after a first span has ended what there is by then is exported.
 const GATHER_TIME: Duration = Duration::from_secs(1);
 
-/// How long the collector may take for one export.
-const EXPORT_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// How long after an export has failed there is another try, at first and at most.
+/// How long after an export has failed there is another try, at first and at most, where the collector does not ask for more.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(500);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How often one export is tried: there may be something in it that the collector cannot take.
 const ATTEMPTS_MAX: u32 = 10;
 
-/// What is read of an answer, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
-
-/// By which a collector knows who exports.
-const AGENT: &str = concat!("bazaar/", env!("CARGO_PKG_VERSION"));
-
-type Connector = HttpsConnector<HttpConnector>;
-
-/// How to reach a collector.
-enum Collector {
-    Grpc(TraceServiceClient<Client<Connector, Body>>),
-    Http(Client<Connector, Full<Bytes>>),
-}
-
-/// Why an export was not taken.
-#[derive(Debug)]
-enum Failed {
-    /// It may be taken later.
-    Later(String),
-    /// It never is.
-    Refused(String),
-}
-
 /// Exports the spans of a queue.
 pub(crate) struct Exporter {
-    target: Target,
     collector: Collector,
     origin: Origin,
     /// Whether the last export was taken.
@@ -76,33 +36,8 @@ pub(crate) struct Exporter {
 
 impl Exporter {
     pub(crate) fn new(target: &Target, service: Service) -> Result<Self, TargetError> {
-        let tls = match target.is_secure() {
-            true => tls::client::of_others(target.authorities.as_deref())?,
-            false => tls::client::nobody(),
-        };
-        let mut tls = Arc::unwrap_or_clone(tls);
-        if target.protocol == Protocol::Grpc {
-            tls.alpn_protocols = vec![b"h2".to_vec()];
-        }
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(EXPORT_TIME_MAX));
-        let names = Arc::new(DefaultServerNameResolver::default());
-        let connector = HttpsConnector::new(tcp, tls, false, names);
-        let mut client = Client::builder(Tasks);
-        client.pool_max_idle_per_host(1);
-        let collector = match target.protocol {
-            Protocol::Http => Collector::Http(client.build(connector)),
-            Protocol::Grpc => {
-                let client = client.http2_only(true).build(connector);
-                let client = TraceServiceClient::with_origin(client, target.uri.clone());
-                Collector::Grpc(client.max_decoding_message_size(ANSWER_BYTES_MAX))
-            }
-        };
         Ok(Self {
-            target: target.clone(),
-            collector,
+            collector: Collector::new(target)?,
             origin: Origin::of(service),
             is_failing: false,
         })
@@ -151,22 +86,22 @@ impl Exporter {
         let request = self.origin.export(spans);
         let mut pause = RETRY_PAUSE_MIN;
         for _ in 0..ATTEMPTS_MAX {
-            let sent = timeout(EXPORT_TIME_MAX, self.send(request.clone())).await;
-            let late = || Failed::Later(format!("no answer within {EXPORT_TIME_MAX:?}"));
-            let why = match sent.unwrap_or_else(|_| Err(late())) {
+            let failed = match self.collector.export(request.clone()).await {
                 Ok(answer) => return self.taken(queue, count, answer),
-                Err(Failed::Refused(why)) => {
-                    self.failed(&why);
-                    return queue.note_refused(count);
-                }
-                Err(Failed::Later(why)) => why,
+                Err(failed) => failed,
             };
-            self.failed(&why);
+            self.failed(&failed.to_string());
+            let after = match failed {
+                Failed::Refused(_) => return queue.note_refused(count),
+                Failed::Later { after, .. } => after,
+                Failed::Unanswered => Duration::ZERO,
+            };
             if queue.is_closing() {
                 break;
             }
+            let own = pause.mul_f64(0.5 + fastrand::f64() / 2.0);
             tokio::select! {
-                () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+                () = sleep(own.max(after)) => {}
                 () = &mut closing => {}
             }
             pause = (2 * pause).min(RETRY_PAUSE_MAX);
@@ -183,9 +118,9 @@ impl Exporter {
         queue.note_exported(count - refused);
         queue.note_refused(refused);
         if refused > 0 {
-            self.failed(&partial.error_message);
+            self.failed(&bounded(partial.error_message));
         } else if std::mem::take(&mut self.is_failing) {
-            tracing::info!(collector = %self.target, "traces are exported again");
+            tracing::info!(collector = %self.collector.target(), "traces are exported again");
         }
     }
 
@@ -193,101 +128,10 @@ impl Exporter {
     fn failed(&mut self, why: &str) {
         if !std::mem::replace(&mut self.is_failing, true) {
             tracing::warn!(
-                collector = %self.target,
+                collector = %self.collector.target(),
                 why,
                 "traces are not exported: see to the collector, or to --otlp. Nothing else is held up"
             );
         }
-    }
-
-    async fn send(
-        &mut self,
-        request: ExportTraceServiceRequest,
-    ) -> Result<ExportTraceServiceResponse, Failed> {
-        match &mut self.collector {
-            Collector::Grpc(client) => {
-                let mut request = tonic::Request::new(request);
-                let agent = AGENT.parse().expect("it is visible ASCII");
-                request.metadata_mut().insert("user-agent", agent);
-                match client.export(request).await {
-                    Ok(answer) => Ok(answer.into_inner()),
-                    Err(status) if is_for_later(status.code()) => {
-                        Err(Failed::Later(innermost(&status)))
-                    }
-                    Err(status) => Err(Failed::Refused(innermost(&status))),
-                }
-            }
-            Collector::Http(client) => post(client, &self.target, &request).await,
-        }
-    }
-}
-
-async fn post(
-    client: &Client<Connector, Full<Bytes>>,
-    target: &Target,
-    request: &ExportTraceServiceRequest,
-) -> Result<ExportTraceServiceResponse, Failed> {
-    const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
-    let request = Request::post(target.uri.clone())
-        .header(CONTENT_TYPE, PROTOBUF)
-        .header(USER_AGENT, AGENT)
-        .body(Full::new(request.encode_to_vec().into()))
-        .expect("its parts are right");
-    let answer = client.request(request).await;
-    let (head, body) = answer
-        .map_err(|error| Failed::Later(innermost(&error)))?
-        .into_parts();
-    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-    let body = body.map_err(|error| Failed::Later(error.to_string()))?;
-    let why = || format!("it answers {}", head.status);
-    match head.status {
-        // What a collector answers in another encoding is not looked at: it has taken them.
-        StatusCode::OK => {
-            Ok(ExportTraceServiceResponse::decode(body.to_bytes()).unwrap_or_default())
-        }
-        StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Err(Failed::Later(why())),
-        _ => Err(Failed::Refused(why())),
-    }
-}
-
-/// What OTLP says may be tried again.
-fn is_for_later(code: Code) -> bool {
-    matches!(
-        code,
-        Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::Aborted
-            | Code::OutOfRange
-            | Code::Unavailable
-            | Code::DataLoss
-            | Code::ResourceExhausted
-            // How a connection that cannot be made, or breaks, is told.
-            | Code::Unknown
-            | Code::Internal
-    )
-}
-
-/// What is behind an error.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
-/// Runs connections.
-#[derive(Debug, Clone)]
-struct Tasks;
-
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, connection: F) {
-        tasks::spawn_for_caller(connection);
     }
 }

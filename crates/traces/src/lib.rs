@@ -5,6 +5,7 @@
 //! - [`span`]: a part of a request's way, with its beginning and its end;
 //! - [`queue`]: spans that wait to be exported, of which there are so many at most;
 //! - [`target`]: where to, by its URL;
+//! - `collector`: how a collector is connected to, and what its answers mean;
 //! - [`exporter`]: the thread that exports them;
 //! - [`otlp`]: how they are written down, by OpenTelemetry's protocol;
 //! - here: [`Traces`], by which a service begins them.
@@ -25,6 +26,7 @@ pub mod sampler;
 pub mod span;
 pub mod queue;
 pub mod target;
+mod collector;
 pub mod exporter;
 pub mod otlp;
 

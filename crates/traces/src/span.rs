@@ -201,7 +201,7 @@ impl Span {
 }
 
 /// What is kept of a text: the rest is not, either.
-fn bounded(mut text: String) -> String {
+pub(crate) fn bounded(mut text: String) -> String {
     text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
     text.shrink_to_fit();
     text

@@ -1,3 +1,5 @@
+mod failing;
+
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -12,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::*;
 use crate::otlp::proto::collector::trace::v1::trace_service_server::{
@@ -39,6 +42,10 @@ enum Answer {
     Unavailable,
     Invalid,
     RefusesOne,
+    /// It asks to be left alone for so long.
+    Busy(Duration),
+    /// And it does not say for how long.
+    Full,
     Never,
 }
 
@@ -53,6 +60,12 @@ impl TraceService for Collector {
         match answer {
             Some(Answer::Unavailable) => return Err(Status::unavailable("not now")),
             Some(Answer::Invalid) => return Err(Status::invalid_argument("not these")),
+            Some(Answer::Busy(asked)) => {
+                let details = ErrorDetails::with_retry_info(Some(asked));
+                let code = tonic::Code::Unavailable;
+                return Err(Status::with_error_details(code, "busy", details));
+            }
+            Some(Answer::Full) => return Err(Status::resource_exhausted("no more room")),
             Some(Answer::Never) => std::future::pending().await,
             Some(Answer::RefusesOne) => {
                 taken.partial_success = Some(ExportTracePartialSuccess {

@@ -62,7 +62,10 @@ pub struct Compare {
     /// Only this
     #[arg(long)]
     pub only: Option<Kind>,
-    /// How often each contender takes its turn
+    /// How often all contenders are started, each time with new data: 6 at least say within what a difference of few percent lies
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub sittings: u32,
+    /// How often each contender takes its turn in a sitting
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
     /// How long a turn lasts
@@ -120,6 +123,7 @@ mod tests {
         let help = Cli::try_parse_from(["bench", "compare", "--help"]).unwrap_err();
         assert!(help.to_string().contains("--generator-cpu"));
         assert!(Cli::try_parse_from(["bench", "compare", "--rounds=0"]).is_err());
+        assert!(Cli::try_parse_from(["bench", "compare", "--sittings=0"]).is_err());
         assert!(Cli::try_parse_from(["bench", "compare", "--only=lookups"]).is_ok());
         assert!(Cli::try_parse_from(["bench", "compare", "--before=bazaar"]).is_ok());
         assert!(Cli::try_parse_from(["bench", "compare", "--traced=0.01"]).is_ok());

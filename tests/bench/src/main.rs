@@ -40,7 +40,7 @@ use crate::error::Error;
 use crate::growth::Subject;
 use crate::machine::Machine;
 use crate::report::Report;
-use crate::scenario::{Kind, Plan, Rivals};
+use crate::scenario::{Plan, Rivals};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -79,20 +79,16 @@ fn compare(args: Compare) -> Result<(), Error> {
                 native: fs::canonicalize(&args.native).unwrap_or(args.native),
             },
         },
+        only: args.only,
+        sittings: args.sittings as usize,
         rounds: args.rounds as usize,
         seconds: args.seconds,
         cpu: Some(generator_cpu(&args.common)),
         site,
     };
     let machine = Machine::this(&plan.site.dir);
-    let mut scenarios = Vec::new();
-    if args.only != Some(Kind::Trades) {
-        scenarios.push(scenario::lookups(&plan)?);
-    }
-    if args.only != Some(Kind::Lookups) {
-        scenarios.extend(scenario::trades(&plan)?);
-    }
-    let report = Report::new(machine, plan.rounds, plan.seconds, scenarios);
+    let scenarios = scenario::measure(&plan)?;
+    let report = Report::new(machine, plan.sittings, plan.rounds, plan.seconds, scenarios);
     print!("{}", report.to_markdown());
     match &args.common.report {
         Some(dir) => report.write(dir),

@@ -7,12 +7,12 @@ use std::path::Path;
 use charts::{Bar as ChartBar, Bars};
 use serde::{Deserialize, Serialize};
 
-use crate::bars::{Bar, bars};
+use crate::bars::{Bar, bars, interval};
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::rounds::Round;
 use crate::scenario::{BAZAAR, Kind, Scenario};
-use crate::statistics::Spread;
+use crate::statistics::{Interval, Spread};
 
 /// The file that everything else can be made from.
 pub const FILE: &str = "bench.json";
@@ -21,7 +21,10 @@ pub const FILE: &str = "bench.json";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub machine: Machine,
-    /// How often each contender took its turn.
+    /// How often all contenders were started.
+    #[serde(default = "once")]
+    pub sittings: usize,
+    /// How often each contender took its turn in a sitting.
     pub rounds: usize,
     /// How long a turn lasted.
     pub seconds: u64,
@@ -30,14 +33,26 @@ pub struct Report {
     pub bars: Vec<Bar>,
 }
 
+/// As it was before there were sittings.
+fn once() -> usize {
+    1
+}
+
 impl Report {
     /// Judges what was measured.
-    pub fn new(machine: Machine, rounds: usize, seconds: u64, scenarios: Vec<Scenario>) -> Self {
+    pub fn new(
+        machine: Machine,
+        sittings: usize,
+        rounds: usize,
+        seconds: u64,
+        scenarios: Vec<Scenario>,
+    ) -> Self {
         Self {
             machine,
+            sittings,
             rounds,
             seconds,
-            bars: bars(&scenarios),
+            bars: bars(&scenarios, rounds),
             scenarios,
         }
     }
@@ -78,20 +93,29 @@ impl Report {
         } = &self.machine;
         let mut text = format!(
             "{cores} × {processor}, Linux {kernel}, data on {file_system}, load average {load_average} \
-             at the beginning; {} rounds of {} s each. Median (min–max).\n\n",
-            self.rounds, self.seconds
+             at the beginning; {}{} rounds of {} s each. Median (min–max){}.\n\n",
+            match self.sittings {
+                1 => String::new(),
+                sittings => format!("started {sittings} times for "),
+            },
+            self.rounds,
+            self.seconds,
+            match self.sittings {
+                1 => "",
+                _ => "; in brackets where the median of sittings lies, by 95 %",
+            }
         );
         for scenario in &self.scenarios {
-            text += &table(scenario);
+            text += &table(scenario, self.rounds);
         }
         if self.bars.is_empty() {
             return text;
         }
         text += "| bar | median ratio (min–max) | |\n|---|---|---|\n";
-        for Bar { claim, ratio, met } in &self.bars {
-            let verdict = if *met { "met" } else { "**not met**" };
-            let ratio = show(ratio, |ratio| format!("{ratio:.2}"));
-            writeln!(text, "| {claim} | {ratio} | {verdict} |").expect("a string takes it all");
+        for bar in &self.bars {
+            let ratio = show_ratio(&bar.ratio, bar.interval);
+            writeln!(text, "| {} | {ratio} | {} |", bar.claim, bar.verdict())
+                .expect("a string takes it all");
         }
         text
     }
@@ -116,7 +140,7 @@ fn title(scenario: &Scenario) -> String {
     format!("{kind}, {connections} connection{plural}")
 }
 
-fn table(scenario: &Scenario) -> String {
+fn table(scenario: &Scenario, rounds: usize) -> String {
     let mut text = format!(
         "**{}**\n\n| contender | per second | p50 µs | p99 µs | bazaar's rate ÷ this one's |\n\
          |---|---|---|---|---|\n",
@@ -131,8 +155,13 @@ fn table(scenario: &Scenario) -> String {
         let rate: fn(&Round) -> f64 = |round| round.per_second;
         let ratio = scenario
             .series(BAZAAR)
-            .and_then(|ours| Spread::of_ratios(ours.figures(rate), series.figures(rate)))
-            .filter(|_| series.contender != BAZAAR);
+            .filter(|_| series.contender != BAZAAR)
+            .and_then(|ours| {
+                let ours: Vec<f64> = ours.figures(rate).collect();
+                let theirs: Vec<f64> = series.figures(rate).collect();
+                let ratio = Spread::of_ratios(ours.iter().copied(), theirs.iter().copied())?;
+                Some(show_ratio(&ratio, interval(&ours, &theirs, rounds)))
+            });
         writeln!(
             text,
             "| {} | {} | {} | {} | {} |",
@@ -140,9 +169,7 @@ fn table(scenario: &Scenario) -> String {
             cell(rate),
             cell(|round| round.p50_us),
             cell(|round| round.p99_us),
-            ratio.map_or_else(String::new, |ratio| show(&ratio, |ratio| format!(
-                "{ratio:.2}"
-            ))),
+            ratio.unwrap_or_default(),
         )
         .expect("a string takes it all");
     }
@@ -155,6 +182,17 @@ fn table(scenario: &Scenario) -> String {
 fn show(spread: &Spread, number: impl Fn(f64) -> String) -> String {
     let Spread { median, min, max } = *spread;
     format!("{} ({}–{})", number(median), number(min), number(max))
+}
+
+/// With as many digits as are worth something.
+fn show_ratio(ratio: &Spread, interval: Option<Interval>) -> String {
+    match interval {
+        None => show(ratio, |ratio| format!("{ratio:.2}")),
+        Some(Interval { low, high }) => {
+            let ratio = show(ratio, |ratio| format!("{ratio:.3}"));
+            format!("{ratio} [{low:.3}–{high:.3}]")
+        }
+    }
 }
 
 fn plot(scenario: &Scenario) -> Result<String, Error> {
@@ -208,7 +246,7 @@ mod tests {
             file_system: "ext4 /dev/vda".to_owned(),
             load_average: 0.5,
         };
-        Report::new(machine, 3, 2, vec![scenario])
+        Report::new(machine, 1, 3, 2, vec![scenario])
     }
 
     #[test]
@@ -230,7 +268,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let report = report();
         report.write(dir.path()).unwrap();
-        assert_eq!(Report::read(&dir.path().join(FILE)).unwrap(), report);
+        let file = dir.path().join(FILE);
+        assert_eq!(Report::read(&file).unwrap(), report);
         let plot = fs::read_to_string(dir.path().join("lookups-64.svg")).unwrap();
         assert!(plot.starts_with("<svg") && plot.contains("haproxy"));
         assert!(Report::read(&dir.path().join("bench.md")).is_err());

@@ -1,4 +1,5 @@
-//! Contenders take turns, so that what the machine does besides falls on all of them.
+//! Contenders take turns, so that what the machine does besides falls on all of them; every other round the other way round, so
+//! that who is behind whom, and before whom, falls on all of them too.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +40,7 @@ impl Series {
     }
 }
 
-/// Drives each contender once in every round: A B C, A B C, …
+/// Drives each contender once in every round: A B C, C B A, A B C, …
 pub fn alternate(
     contenders: &mut [Box<dyn Contender>],
     rounds: usize,
@@ -58,7 +59,11 @@ pub fn alternate(
         });
     }
     for round in 1..=rounds {
-        for (contender, series) in contenders.iter_mut().zip(&mut series) {
+        let mut turns: Vec<_> = contenders.iter_mut().zip(&mut series).collect();
+        if round % 2 == 0 {
+            turns.reverse();
+        }
+        for (contender, series) in turns {
             let figures = contender.measure(load)?;
             eprintln!(
                 "{} connections, round {round} of {rounds}: {:>20} {:>9.0}/s  p50 {:>7.0} µs  p99 {:>7.0} µs",
@@ -125,9 +130,10 @@ mod tests {
             cpu: None,
         };
         let series = alternate(&mut contenders, 2, &load).unwrap();
-        let expected = [("a", 1), ("b", 1), ("a", 3), ("b", 3), ("a", 3), ("b", 3)];
+        let expected = [("a", 1), ("b", 1), ("a", 3), ("b", 3), ("b", 3), ("a", 3)];
         assert_eq!(*turns.borrow(), expected);
-        let figures: Vec<f64> = series[1].figures(|round| round.per_second).collect();
-        assert_eq!(figures, [40.0, 60.0]);
+        let figures = |of: &Series| Vec::from_iter(of.figures(|round| round.per_second));
+        assert_eq!(figures(&series[0]), [30.0, 60.0]);
+        assert_eq!(figures(&series[1]), [40.0, 50.0]);
     }
 }

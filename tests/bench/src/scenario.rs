@@ -1,5 +1,6 @@
 //! What is compared: cached lookups, and trades.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ pub const ONE_STANDBY: &str = "PostgreSQL, one standby";
 const BEFORE: &str = "bazaar, before";
 
 /// Bazaar that traces requests.
-const TRACED: &str = "bazaar, traced";
+pub const TRACED: &str = "bazaar, traced";
 
 /// How many connections look up.
 pub const LOOKUP_CONNECTIONS: u32 = 64;
@@ -69,6 +70,17 @@ impl Scenario {
             .iter()
             .find(|series| series.contender == contender)
     }
+
+    /// Adds what another sitting gave: the same scenario with the same contenders.
+    fn add(&mut self, sitting: Self) {
+        for series in sitting.series {
+            let mut own = self.series.iter_mut();
+            match own.find(|own| own.contender == series.contender) {
+                Some(own) => own.rounds.extend(series.rounds),
+                None => self.series.push(series),
+            }
+        }
+    }
 }
 
 /// Who is compared with.
@@ -93,7 +105,11 @@ pub struct Plan {
     /// The `bazaar` command.
     pub bazaar: PathBuf,
     pub rivals: Rivals,
-    /// How often each takes its turn.
+    /// What is measured; all where nothing is said.
+    pub only: Option<Kind>,
+    /// How often all contenders are started.
+    pub sittings: usize,
+    /// How often each takes its turn in a sitting.
     pub rounds: usize,
     /// For how long a turn lasts.
     pub seconds: u64,
@@ -191,57 +207,167 @@ impl Field {
     }
 }
 
-/// Cached lookups: the same 57 bytes from each.
-pub fn lookups(plan: &Plan) -> Result<Scenario, Error> {
-    let mut field = Field::default();
-    let mut bazaars = vec![plan.start(BAZAAR, &plan.bazaar)?];
-    match &plan.rivals {
-        Rivals::Build(before) => bazaars.push(plan.start(BEFORE, before)?),
-        Rivals::Traced(share) => bazaars.push(plan.start_traced(*share)?),
-        Rivals::Peers { native } if native.is_file() => bazaars.push(plan.start(NATIVE, native)?),
-        Rivals::Peers { native } => field.absent.push(format!(
-            "there is no {}, with the policy compiled in",
-            native.display()
-        )),
+/// All that is measured, in all sittings.
+pub fn measure(plan: &Plan) -> Result<Vec<Scenario>, Error> {
+    let mut scenarios: Vec<Scenario> = Vec::new();
+    for number in 1..=plan.sittings {
+        if plan.sittings > 1 {
+            eprintln!("sitting {number} of {}", plan.sittings);
+        }
+        let sitting = Sitting::begin(plan, number)?;
+        let mut measured = Vec::new();
+        if plan.only != Some(Kind::Trades) {
+            measured.push(sitting.lookups()?);
+        }
+        if plan.only != Some(Kind::Lookups) {
+            measured.extend(sitting.trades()?);
+        }
+        sitting.end();
+        match number {
+            1 => scenarios = measured,
+            _ => {
+                let all = scenarios.iter_mut().zip(measured);
+                all.for_each(|(scenario, sitting)| scenario.add(sitting));
+            }
+        }
     }
-    for bazaar in &bazaars {
-        field.add(Cache::beside(bazaar.name(), bazaar.address(), bazaar.dir()))?;
-    }
-    if let Rivals::Peers { .. } = plan.rivals {
-        let origin = origin::start()?;
-        field.add(caches::nginx(&plan.site, origin))?;
-        field.add(caches::haproxy(&plan.site, origin))?;
-        field.add(caches::varnish(&plan.site, origin))?;
-        field.add(caches::wasmtime(&plan.site))?;
-    }
-    let load = plan.load(LOOKUP_CONNECTIONS);
-    Ok(Scenario {
-        kind: Kind::Lookups,
-        connections: LOOKUP_CONNECTIONS,
-        series: alternate(&mut field.contenders, plan.rounds, &load)?,
-        absent: field.absent,
-    })
+    Ok(scenarios)
 }
 
-/// Trades, and what is like them elsewhere.
-pub fn trades(plan: &Plan) -> Result<Vec<Scenario>, Error> {
-    let mut field = Field::default();
-    field.add(plan.start(BAZAAR, &plan.bazaar))?;
-    match &plan.rivals {
-        Rivals::Build(before) => field.add(plan.start(BEFORE, before))?,
-        Rivals::Traced(share) => field.add(plan.start_traced(*share))?,
-        Rivals::Peers { .. } => field.add_stores(plan)?,
-    }
-    TRADE_CONNECTIONS
-        .into_iter()
-        .map(|connections| {
-            let load = plan.load(connections);
-            Ok(Scenario {
-                kind: Kind::Trades,
-                connections,
-                series: alternate(&mut field.contenders, plan.rounds, &load)?,
-                absent: field.absent.clone(),
-            })
+/// What is measured of contenders that are started once.
+struct Sitting {
+    plan: Plan,
+    /// Whether the other Bazaar is started before ours: places are given in the order of starts.
+    rival_first: bool,
+}
+
+impl Sitting {
+    /// In a directory of its own.
+    fn begin(plan: &Plan, number: usize) -> Result<Self, Error> {
+        let dir = plan.site.make_dir(&format!("sitting-{number}"))?;
+        Ok(Self {
+            plan: Plan {
+                site: Site {
+                    dir,
+                    ..plan.site.clone()
+                },
+                ..plan.clone()
+            },
+            rival_first: number.is_multiple_of(2),
         })
-        .collect()
+    }
+
+    /// What it has written is no other sitting's matter.
+    fn end(self) {
+        // Where that cannot be, it goes with the run's directory.
+        let _ = fs::remove_dir_all(self.plan.site.dir);
+    }
+
+    /// Ours, and the other one that it is compared with, if any is.
+    fn bazaars(&self) -> Result<Vec<Bazaar>, Error> {
+        let plan = &self.plan;
+        let ours = || plan.start(BAZAAR, &plan.bazaar);
+        let other = || match &plan.rivals {
+            Rivals::Build(before) => plan.start(BEFORE, before).map(Some),
+            Rivals::Traced(share) => plan.start_traced(*share).map(Some),
+            Rivals::Peers { .. } => Ok(None),
+        };
+        let (ours, other) = match self.rival_first {
+            true => {
+                let other = other()?;
+                (ours()?, other)
+            }
+            false => (ours()?, other()?),
+        };
+        Ok([ours].into_iter().chain(other).collect())
+    }
+
+    /// Cached lookups: the same 57 bytes from each.
+    fn lookups(&self) -> Result<Scenario, Error> {
+        let plan = &self.plan;
+        let mut field = Field::default();
+        let mut bazaars = self.bazaars()?;
+        match &plan.rivals {
+            Rivals::Peers { native } if native.is_file() => {
+                bazaars.push(plan.start(NATIVE, native)?);
+            }
+            Rivals::Peers { native } => field.absent.push(format!(
+                "there is no {}, with the policy compiled in",
+                native.display()
+            )),
+            Rivals::Build(_) | Rivals::Traced(_) => {}
+        }
+        for bazaar in &bazaars {
+            field.add(Cache::beside(bazaar.name(), bazaar.address(), bazaar.dir()))?;
+        }
+        if let Rivals::Peers { .. } = plan.rivals {
+            let origin = origin::start()?;
+            field.add(caches::nginx(&plan.site, origin))?;
+            field.add(caches::haproxy(&plan.site, origin))?;
+            field.add(caches::varnish(&plan.site, origin))?;
+            field.add(caches::wasmtime(&plan.site))?;
+        }
+        let load = plan.load(LOOKUP_CONNECTIONS);
+        Ok(Scenario {
+            kind: Kind::Lookups,
+            connections: LOOKUP_CONNECTIONS,
+            series: alternate(&mut field.contenders, plan.rounds, &load)?,
+            absent: field.absent,
+        })
+    }
+
+    /// Trades, and what is like them elsewhere.
+    fn trades(&self) -> Result<Vec<Scenario>, Error> {
+        let plan = &self.plan;
+        let mut field = Field::default();
+        for bazaar in self.bazaars()? {
+            field.add(Ok(bazaar))?;
+        }
+        if let Rivals::Peers { .. } = plan.rivals {
+            field.add_stores(plan)?;
+        }
+        TRADE_CONNECTIONS
+            .into_iter()
+            .map(|connections| {
+                let load = plan.load(connections);
+                Ok(Scenario {
+                    kind: Kind::Trades,
+                    connections,
+                    series: alternate(&mut field.contenders, plan.rounds, &load)?,
+                    absent: field.absent.clone(),
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rounds::Round;
+
+    #[test]
+    fn sittings_add_up() {
+        let scenario = |contenders: &[&str]| {
+            let round = Round {
+                per_second: 1.0,
+                p50_us: 1.0,
+                p99_us: 1.0,
+            };
+            let series = contenders.iter().map(|contender| Series {
+                contender: (*contender).to_owned(),
+                rounds: vec![round; 2],
+            });
+            Scenario {
+                kind: Kind::Lookups,
+                connections: 64,
+                series: series.collect(),
+                absent: Vec::new(),
+            }
+        };
+        let mut all = scenario(&[BAZAAR, TRACED]);
+        all.add(scenario(&[BAZAAR, TRACED]));
+        let counts = all.series.iter().map(|series| series.rounds.len());
+        assert_eq!(counts.collect::<Vec<_>>(), [4, 4]);
+    }
 }

@@ -2,6 +2,9 @@
 //!
 //! Absolute figures of a shared machine mean little, and drift. So contenders take turns, and two
 //! are compared round by round: the ratio of figures that were measured seconds apart.
+//!
+//! What one start of a contender happens to get, places in memory and on disk, processors, lasts for all rounds of it, and is no
+//! smaller for more of them. Where a difference of few percent matters they are started anew: a sitting, which counts as one figure.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +42,47 @@ impl Spread {
     }
 }
 
+/// How sure it is at least that a median is within its [interval](Interval::of_median).
+const CONFIDENCE: f64 = 0.95;
+
+/// Between which values something lies.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Interval {
+    /// Where the median of all sittings that there could be lies, by 95 % at least, however they are distributed: by order
+    /// statistics (Conover, Practical Nonparametric Statistics, section 3.2). `None` of fewer than 6.
+    pub fn of_median(sittings: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = sittings.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let left_out = left_out(sorted.len())?;
+        Some(Self {
+            low: sorted[left_out],
+            high: sorted[sorted.len() - 1 - left_out],
+        })
+    }
+}
+
+/// How many of the lowest, and of the highest, figures can be left out of an interval.
+fn left_out(count: usize) -> Option<usize> {
+    // That so many of them are below the median, each by an even chance.
+    let mut chance = 0.5_f64.powi(i32::try_from(count).ok()?);
+    let mut at_most = 0.0;
+    let mut fitting = None;
+    for below in 0..count / 2 {
+        at_most += chance;
+        if 1.0 - 2.0 * at_most < CONFIDENCE {
+            break;
+        }
+        fitting = Some(below);
+        chance *= (count - below) as f64 / (below + 1) as f64;
+    }
+    fitting
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +98,24 @@ mod tests {
             let spread = Spread::of(figures.iter().copied());
             let found = spread.map(|spread| (spread.median, spread.min, spread.max));
             assert_eq!(found, expected, "{figures:?}");
+        }
+    }
+
+    #[test]
+    fn a_median_is_as_sure_as_there_are_sittings() {
+        // As the tables of the binomial distribution have it.
+        for (count, expected) in [
+            (0, None),
+            (5, None),
+            (6, Some((1.0, 6.0))),
+            (8, Some((1.0, 8.0))),
+            (9, Some((2.0, 8.0))),
+            (12, Some((3.0, 10.0))),
+            (20, Some((6.0, 15.0))),
+        ] {
+            let interval = Interval::of_median((1..=count).rev().map(f64::from));
+            let found = interval.map(|interval| (interval.low, interval.high));
+            assert_eq!(found, expected, "{count}");
         }
     }
 
