@@ -252,7 +252,7 @@ mod tests {
                 { "key": "c", "report": { "epoch": "three" } },
                 { "key": "d", "report": null },
             ],
-            "replicas": [{ "id": 3, "said": [] }],
+            "replicas": [{ "id": 3, "said": 7 }],
         }))
         .unwrap();
         let epochs = moment.gateways.iter();
