@@ -123,9 +123,16 @@ impl Screen {
     fn begin() -> io::Result<Self> {
         let mut output = BufWriter::with_capacity(64 << 10, output()?);
         execute!(output, EnterAlternateScreen, Hide)?;
-        let mut terminal = Terminal::new(CrosstermBackend::new(output))?;
-        terminal.clear()?;
-        Ok(Self { terminal })
+        let terminal = Terminal::new(CrosstermBackend::new(output))?;
+        let mut screen = Self { terminal };
+        screen.clear()?;
+        Ok(screen)
+    }
+
+    /// Has all of it drawn anew. `Terminal::clear` would ask the terminal where its cursor is, and wait for an answer among the keys.
+    fn clear(&mut self) -> io::Result<()> {
+        let size = self.terminal.size()?;
+        self.terminal.resize(size.into())
     }
 
     async fn show(
@@ -148,7 +155,7 @@ impl Screen {
                 pressed = keys.recv() => match pressed {
                     Some(Pressed::Key(key)) if model.press(key, &extents) => return Ok(Ended::Wanted),
                     Some(Pressed::Key(_) | Pressed::Resize) => {}
-                    Some(Pressed::DrawAnew) => self.terminal.clear()?,
+                    Some(Pressed::DrawAnew) => self.clear()?,
                     // Nobody can press anything any more.
                     None => return Ok(Ended::Wanted),
                 },
