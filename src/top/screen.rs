@@ -61,7 +61,8 @@ pub async fn show(admin: Admin, stream: Stream, palette: Palette) -> Result<(), 
     drop(screen);
     match shown {
         Ok(Ended::Wanted) => Ok(()),
-        Err(error) if is_gone(&error) => Ok(()),
+        // How large one is that is gone, nobody can say.
+        Err(error) if is_gone(&error) || !is_there() => Ok(()),
         Err(error) => Err(Error::Terminal(error)),
         Ok(Ended::NoMoreNews) => Err(refused(following.await)),
     }
