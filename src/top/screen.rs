@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _};
+use std::mem::ManuallyDrop;
 use std::os::fd::AsFd as _;
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,7 +111,8 @@ enum Ended {
 
 /// The terminal, while it is taken.
 struct Screen {
-    terminal: Terminal<CrosstermBackend<BufWriter<File>>>,
+    /// Never dropped: it would write to a screen that is given back, and panic where there is none any more.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<BufWriter<File>>>>,
 }
 
 impl Screen {
@@ -125,7 +127,9 @@ impl Screen {
         let mut output = BufWriter::with_capacity(64 << 10, output()?);
         execute!(output, EnterAlternateScreen, Hide)?;
         let terminal = Terminal::new(CrosstermBackend::new(output))?;
-        let mut screen = Self { terminal };
+        let mut screen = Self {
+            terminal: ManuallyDrop::new(terminal),
+        };
         screen.clear()?;
         Ok(screen)
     }
