@@ -7,12 +7,14 @@ use bytes::Bytes;
 use frontend_policy::rollout::Progress;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
 use rpc::release::RELEASE;
 use serde::Deserialize;
 
 use crate::answer;
 use crate::cli;
 use crate::client::{Client, ClientError, Server};
+use crate::output;
 use crate::policy::package::Package;
 
 /// How long the gateway may take. A pushed policy is compiled in that time.
@@ -103,6 +105,11 @@ impl Admin {
         accepted(self.0.get(path).await?)
     }
 
+    /// Asks for an answer that goes on and on; what comes of it is for the caller to read, as long as it may take.
+    pub async fn follow(&mut self, path: &str) -> Result<Incoming, AdminError> {
+        self.0.open(path).await?.map_err(refused)
+    }
+
     /// Puts a policy beside or in place of another, with its signature and configuration where it has
     /// them.
     pub async fn put(&mut self, path: &str, package: Package) -> Result<Bytes, AdminError> {
@@ -179,12 +186,19 @@ impl Admin {
 }
 
 fn accepted(response: Response<Bytes>) -> Result<Bytes, AdminError> {
-    let (status, body) = (response.status(), response.into_body());
-    if status.is_success() {
-        return Ok(body);
+    match response.status().is_success() {
+        true => Ok(response.into_body()),
+        false => Err(refused(response)),
     }
+}
+
+fn refused(response: Response<Bytes>) -> AdminError {
+    let (status, body) = (response.status(), response.into_body());
     let reason = answer::refusal(&body).unwrap_or_else(|| answer::beginning(&body));
-    Err(match status {
+    // It is shown in a terminal.
+    let lines = reason.split('\n').map(output::escaped);
+    let reason = lines.collect::<Vec<_>>().join("\n");
+    match status {
         StatusCode::NOT_FOUND if reason.starts_with("no such path") => {
             AdminError::NoSuchPath { reason }
         }
@@ -192,7 +206,7 @@ fn accepted(response: Response<Bytes>) -> Result<Bytes, AdminError> {
             status: status.as_u16(),
             reason,
         },
-    })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -344,6 +358,13 @@ pub struct Change {
     /// Digest of the version that is active.
     pub to: String,
     pub candidate: Option<String>,
+    /// Names and versions of these, as they call themselves.
+    #[serde(default)]
+    pub from_name: Option<String>,
+    #[serde(default)]
+    pub to_name: Option<String>,
+    #[serde(default)]
+    pub candidate_name: Option<String>,
     /// The last failure of those that caused it.
     #[serde(default)]
     pub incident: Option<Incident>,
@@ -352,6 +373,9 @@ pub struct Change {
 /// A decision that a version failed.
 #[derive(Debug, Deserialize)]
 pub struct Incident {
+    /// Milliseconds since 1970.
+    #[serde(default)]
+    pub at_ms: u64,
     pub kind: String,
     /// What was asked, without what may be secret.
     pub request: String,
@@ -374,19 +398,29 @@ impl Policies {
     }
 }
 
-/// A version of the policy.
+/// A version of the policy. What changes with every request the console's stream does not say here, but in figures.
 #[derive(Debug, Deserialize)]
 pub struct Policy {
     pub digest: String,
     pub name: String,
     pub version: String,
     pub stage: String,
+    /// Of a candidate: the share of decisions, or of clients, that it is tried on.
+    #[serde(default)]
+    pub share: Option<f64>,
+    /// It would be rolled back at fewer failures than later.
+    #[serde(default)]
+    pub on_probation: bool,
+    #[serde(default)]
     pub decisions: u64,
     /// Decisions of a candidate that were compared with the active version's: all of a shadow's.
     #[serde(default)]
     pub compared: u64,
+    #[serde(default)]
     pub traps: u64,
+    #[serde(default)]
     pub overruns: u64,
+    #[serde(default)]
     pub invalid: u64,
     /// Decisions that came out differently when they were made again.
     #[serde(default)]
@@ -455,5 +489,10 @@ mod tests {
         );
         let stock = said("stock not found").to_string();
         assert_eq!(stock, "the gateway refused (404): stock not found");
+        let hostile = said("first\\nsecond \\u001b[2J").to_string();
+        assert_eq!(
+            hostile,
+            "the gateway refused (404): first\nsecond \\u{1b}[2J"
+        );
     }
 }

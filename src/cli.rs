@@ -138,6 +138,8 @@ pub enum Command {
     Policy(Policy),
     /// Show the state of a running bazaar
     Status(Status),
+    /// Show what all of a running bazaar does, as it changes: what the console shows, in a terminal
+    Top(Top),
     /// List the stocks, and change them while they are traded
     #[command(subcommand)]
     Stock(Stock),
@@ -223,6 +225,24 @@ pub struct Status {
     /// Print what the gateway answered, as JSON
     #[arg(long, env = "BAZAAR_STATUS_JSON", value_parser = BoolishValueParser::new())]
     pub json: bool,
+}
+
+/// Flags of `bazaar top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    #[command(flatten)]
+    pub admin: Admin,
+    /// Print one look as plain text, requests and trades since start, and end
+    #[arg(long, env = "BAZAAR_TOP_ONCE", value_parser = BoolishValueParser::new())]
+    pub once: bool,
+    /// How many columns that text has [default: COLUMNS, or 80]
+    #[arg(long, env = "BAZAAR_TOP_WIDTH", value_name = "N", requires = "once",
+          value_parser = clap::value_parser!(u16).range(20..=1000))]
+    pub width: Option<u16>,
+    /// How many seconds that look takes; alarms about requests and trades need 6 [default: 2]
+    #[arg(long, env = "BAZAAR_TOP_SECONDS", value_name = "N", requires = "once",
+          value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub seconds: Option<u64>,
 }
 
 /// The commands of `bazaar ledger`.
@@ -377,6 +397,9 @@ mod tests {
             "bazaar load --clients 0",
             "bazaar load --url ftp://x",
             "bazaar ledger diff one",
+            "bazaar top --width 80",
+            "bazaar top --once --width 19",
+            "bazaar top --once --seconds 0",
             "bazaar policy new d --lang cobol",
             "bazaar policy wit --world 2.0",
             "bazaar policy pack f",

@@ -349,6 +349,23 @@ impl Client {
         self.send(Request::get(path).body(Bytes::new())?).await
     }
 
+    /// Asks for a path. Of an answer of success the body is for the caller to read, for as long as that may take; another one is
+    /// read whole.
+    pub async fn open(
+        &mut self,
+        path: &str,
+    ) -> Result<Result<Incoming, Response<Bytes>>, ClientError> {
+        let request = Request::get(path).body(Bytes::new())?;
+        self.in_time(async {
+            let (head, body) = self.begin(request).await?.into_parts();
+            Ok(match head.status.is_success() {
+                true => Ok(body),
+                false => Err(Response::from_parts(head, whole(body).await?)),
+            })
+        })
+        .await
+    }
+
     /// Sends a body of a type to a path.
     pub async fn send_body(
         &mut self,

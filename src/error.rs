@@ -46,6 +46,9 @@ pub enum Error {
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(io::Error),
+    /// A terminal cannot be drawn on, or gives no keys.
+    #[error("this terminal cannot be used: {0}")]
+    Terminal(io::Error),
     /// Standard output does not take the result.
     #[error("cannot write the result: {0}")]
     Output(#[from] io::Error),

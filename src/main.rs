@@ -8,7 +8,7 @@
 //! - [`listen`], [`stop`], [`log`], [`open_files`]: what those have in common;
 //! - [`up`]: all services, a process each, from start to stop;
 //! - [`load`]: many clients at once, checked and measured;
-//! - [`status`], [`policy`]: what the admin API of a running gateway ([`admin`]) is for;
+//! - [`status`], [`top`], [`policy`]: what the admin API of a running gateway ([`admin`]) is for;
 //! - [`stock`]: what is traded;
 //! - [`backup`]: what a catalog has, in a file;
 //! - [`cert`]: certificates for services and operators;
@@ -33,6 +33,7 @@ mod open_files;
 mod up;
 mod load;
 mod status;
+mod top;
 mod policy;
 mod protocol;
 mod stock;
@@ -133,6 +134,7 @@ async fn run(command: Command, inherited: Inherited) -> Result<(), Failure> {
         Command::Load(args) => Ok(load::run(args).await?),
         Command::Policy(command) => Ok(policy::run(command).await?),
         Command::Status(args) => Ok(status::run(args).await?),
+        Command::Top(args) => Ok(top::run(args).await?),
         Command::Stock(command) => Ok(stock::run(command).await?),
         Command::Protocol(command) => Ok(protocol::run(command).await?),
         Command::Backup(command) => Ok(backup::run(command).await?),

@@ -16,6 +16,25 @@ pub fn reader_may_go(written: io::Result<()>) -> io::Result<()> {
     }
 }
 
+/// A text of others without what a terminal would take for a command: control characters, and what is not seen or turns the
+/// direction of writing around, are written as Rust writes them, such as `\u{1b}`.
+pub fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        match is_plain(char) {
+            true => shown.push(char),
+            false => shown.extend(char.escape_debug()),
+        }
+    }
+    shown
+}
+
+/// Whether it is shown as it is.
+pub fn is_plain(char: char) -> bool {
+    // Quotes would be escaped as well, and need not be.
+    matches!(char, ' '..='~') || char.escape_debug().nth(1).is_none()
+}
+
 /// Lines of columns, each as wide as it must be.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -85,6 +104,25 @@ fn is_number(cell: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_would_obey_is_left_of_a_text() {
+        for (text, shown) in [
+            (
+                "plain \"quoted\" it's \\ fine",
+                "plain \"quoted\" it's \\ fine",
+            ),
+            ("größer, 株, 🚀", "größer, 株, 🚀"),
+            ("\u{1b}[2J", "\\u{1b}[2J"),
+            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("a\r\nb\tc\0d\u{7f}", "a\\r\\nb\\tc\\0d\\u{7f}"),
+            ("abc\u{202e}fed", "abc\\u{202e}fed"),
+            ("zero\u{200b}width\u{feff}", "zero\\u{200b}width\\u{feff}"),
+        ] {
+            assert_eq!(escaped(text), shown);
+        }
+    }
 
     #[test]
     fn texts_stand_left_and_numbers_right() {

@@ -330,6 +330,7 @@ fn indented(incident: &Incident) -> String {
         cause,
         output,
         backtrace,
+        at_ms: _,
     } = incident;
     let id = request_id.as_ref();
     let id = id.map_or_else(String::new, |id| format!(" ({})", id.escape_debug()));

@@ -6,6 +6,7 @@
 //! - [`links`]: who connects to whom, and a proxy on each link;
 //! - [`proxy`]: one link, that can be cut off, slowed down and reset;
 //! - [`process`]: one process, its log and its end;
+//! - [`terminal`]: one in a terminal;
 //! - [`outputs`]: what a process cannot write to;
 //! - [`small_disk`]: a file system that can be full;
 //! - [`network`]: a network of a test's own, whose connections can be lost;
@@ -25,6 +26,7 @@ mod launcher;
 mod links;
 mod proxy;
 mod process;
+mod terminal;
 mod outputs;
 mod small_disk;
 mod network;
@@ -57,4 +59,5 @@ pub use process::{Outputs, Process, kill_by_pid, run, run_ok, run_with, signal_b
 pub use proxy::Conduct;
 pub use skip::skip;
 pub use small_disk::SmallDisk;
+pub use terminal::Terminal;
 pub use wait::{Raise, Turn, alone, wait_for, wait_for_said, wait_until};

@@ -37,6 +37,16 @@ fn bazaar_with(closed: &str) -> Command {
     command
 }
 
+/// The command under test, in a session of its own, whose terminal its standard input is.
+pub(super) fn in_session<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = without_settings(Command::new("setsid"));
+    command.args(["--ctty", BAZAAR]).args(arguments);
+    for variable in ["COLUMNS", "LINES", "NO_COLOR"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
 fn without_settings(mut command: Command) -> Command {
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("BAZAAR_") {
