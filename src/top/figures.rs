@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 
-use frontend_policy::COST_BOUNDS_US;
+use frontend_policy::COSTS;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -51,10 +51,7 @@ const SAMPLE_BYTES: usize = 96;
 pub static SECONDS: LazyLock<Vec<f64>> = LazyLock::new(|| metrics::SECONDS.bounds().collect());
 
 /// Upper bounds of `bazaar_policy_decision_seconds`.
-pub static DECISIONS: LazyLock<Vec<f64>> = LazyLock::new(|| {
-    let bounds = COST_BOUNDS_US.iter();
-    bounds.map(|us| *us as f64 / 1e6).collect()
-});
+pub static DECISIONS: LazyLock<Vec<f64>> = LazyLock::new(|| COSTS.bounds().collect());
 
 /// What one process counts, by the names of `docs/METRICS.md`.
 #[derive(Debug, Clone, Default)]

@@ -192,12 +192,9 @@ impl Versions {
         upload: impl Into<Upload<'a>>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        self.activate_if(
-            upload.into(),
-            Expected::default(),
-            reason,
-            |version| self.check_protocol(version),
-        )
+        self.activate_if(upload.into(), Expected::default(), reason, |version| {
+            self.check_protocol(version)
+        })
     }
 
     fn activate_if(
