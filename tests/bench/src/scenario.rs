@@ -242,9 +242,9 @@ struct Sitting {
 }
 
 impl Sitting {
-    /// In a directory of its own.
+    /// In a directory of its own, of a short name: sockets are in it.
     fn begin(plan: &Plan, number: usize) -> Result<Self, Error> {
-        let dir = plan.site.make_dir(&format!("sitting-{number}"))?;
+        let dir = plan.site.make_dir(&number.to_string())?;
         Ok(Self {
             plan: Plan {
                 site: Site {

@@ -67,7 +67,10 @@ fn what_is_too_old_counts_as_missing() {
     let machine = debian();
     machine.command("python3", "exit 1");
     let said = machine.run().expect("it never fails");
-    assert!(said.contains("installing python3 python3-venv\n"), "{said}");
+    assert!(
+        said.contains("installing python3 python3-venv libpython3-dev\n"),
+        "{said}"
+    );
     assert!(
         said.contains("missing is Python 3.10 or newer with venv"),
         "{said}"
