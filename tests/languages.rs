@@ -299,10 +299,21 @@ fn check_trades(bazaar: &Bazaar) {
     let listed = bazaar.get(&format!("/orders?after={number}&stock=%6Deta"));
     assert_eq!(listed.json(), json!({ "data": [last] }));
     bazaar.trade(&Order::buy(1, "nike"));
-    let listed = bazaar.get(&format!("/orders?after={number}&limit=1&stock=meta"));
-    let next = format!("/orders?limit=1&after={bought}&stock=meta");
-    assert_eq!(listed.json(), json!({ "data": [last], "next": next }));
-    assert_eq!(bazaar.get(&next).json(), json!({ "data": [] }));
+    let target = format!("/orders?after={number}&limit=1&stock=meta");
+    let listed = bazaar.get(&target);
+    assert_eq!(
+        listed.json(),
+        json!({ "data": [last] }),
+        "of meta it is all"
+    );
+    let sold = bazaar.trade(&Order::sell(1, "meta"));
+    let listed = bazaar.get(&target).json();
+    assert_eq!(listed["data"], json!([last]));
+    let next = listed["next"].as_str().expect("there is one more of meta");
+    assert!(next.starts_with("/orders?limit=1&after=") && next.ends_with("&stock=meta"));
+    let rest = bazaar.get(next).json();
+    assert_eq!(rest["data"][0]["number"], sold);
+    assert!(rest["next"].is_null(), "{rest}");
     let beyond = bazaar.get("/orders?after=9007199254740991");
     assert_eq!(beyond.json(), json!({ "data": [] }));
 

@@ -279,8 +279,9 @@ async fn serve(
 /// of it or nothing. [`run`] does the same where the configuration says so.
 ///
 /// # Errors
-/// Where the directory cannot be used, or the stocks cannot be read.
+/// Where the configuration will not do, the directory cannot be used, or the stocks cannot be read.
 pub fn begin(config: &Config) -> Result<(), Error> {
+    config.validate()?;
     let mut store = SqliteStore::open(&config.data_dir)?;
     if store.is_new() {
         begin_in(&mut store, config)?;
