@@ -367,7 +367,7 @@ pub struct Dev {
     #[arg(long, env = "BAZAAR_SHARE", value_name = "SHARE", default_value_t = 1.0, value_parser = probability)]
     pub share: f64,
     /// Make it the active policy at once, instead of a candidate without effect
-    #[arg(long, env = "BAZAAR_ACTIVE", value_parser = BoolishValueParser::new(), conflicts_with = "share")]
+    #[arg(long, env = "BAZAAR_DEV_ACTIVE", value_parser = BoolishValueParser::new(), conflicts_with = "share")]
     pub active: bool,
     #[command(flatten)]
     pub config: Config,
