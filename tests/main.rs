@@ -7,6 +7,7 @@
 //! - [`orders`]: lists of orders, of which none is missing;
 //! - [`events`]: orders that are followed as they are placed;
 //! - [`page`]: the front page, in a browser;
+//! - [`console`]: the page for operators, in a browser;
 //! - [`top`]: what the console shows, in a terminal;
 //! - [`api`]: whether the description of the API is true;
 //! - [`faults`]: the same while processes are killed and come back;
