@@ -1,13 +1,15 @@
 //! What a compile bomb costs clients while it is compiled, and what clients cost a push: measured.
 //!
-//! Clients ask through stretches of time in which nothing is compiled and such in which a bomb is, by
-//! turns: so what a busy machine does to the one, it does to the other. `make bombs` measures at full
-//! size, in a release build: `BAZAAR_BOMBS_PAIRS` pairs of stretches of `BAZAAR_BOMBS_MS` each; p99
+//! Clients ask through stretches of time in which nothing is compiled, such in which a bomb is, and such in which
+//! a process of the compiler's scheduling class only counts, by turns: so what a busy machine does to the one, it does to
+//! the others, and what the last one costs is what *any* work costs there that takes no more than idle processors. `make bombs`
+//! measures at full size, in a release build: `BAZAAR_BOMBS_PAIRS` stretches of each kind, of `BAZAAR_BOMBS_MS` each; p99
 //! while a bomb is compiled at most `BAZAAR_BOMBS_P99_PERCENT` per cent of what it is without, where
 //! that is given.
 
 use std::env;
 use std::fs;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,9 @@ const AT_FULL_SPEED: [Crowd; 2] = [
 /// Of what is looked up at full speed, what is where the machine is not busy; and trades in a second.
 const MODERATE: f64 = 0.3;
 const MODERATE_TRADES: f64 = 200.0;
+
+/// Stretches that follow each other: steady, with a bomb, beside a process that only counts.
+const KINDS: usize = 3;
 
 /// How large a measurement is.
 struct Size {
@@ -85,7 +90,7 @@ fn clients_are_served_while_a_bomb_is_compiled_and_its_cost_is_measured() {
 
 /// What was measured of one load.
 struct Figures {
-    /// One to begin with, which does not count; then steady ones and ones with a bomb, by turns.
+    /// One to begin with, which does not count; then [`KINDS`] by turns.
     stretches: Vec<[Latencies; 2]>,
     /// Of a processor, what the compiler had in each stretch with a bomb.
     shares: Vec<f64>,
@@ -93,18 +98,20 @@ struct Figures {
 
 impl Figures {
     fn of(bazaar: &mut Bazaar, crowds: [Crowd; 2], bomb: &[u8], size: &Size) -> Self {
-        let clients = Clients::of(bazaar.address(), crowds, 1 + 2 * size.pairs);
+        let clients = Clients::of(bazaar.address(), crowds, 1 + KINDS * size.pairs);
         let shares = clients.run(|| {
             thread::sleep(size.stretch);
-            let pairs = (0..size.pairs).map(|pair| {
-                clients.enter(1 + 2 * pair);
+            let turns = (0..size.pairs).map(|turn| {
+                clients.enter(1 + KINDS * turn);
                 thread::sleep(size.stretch);
-                clients.enter(2 + 2 * pair);
+                clients.enter(2 + KINDS * turn);
                 let share = compile_for(bazaar, bomb, size.stretch);
+                clients.enter(3 + KINDS * turn);
+                count_for(size.stretch);
                 clients.enter(0);
                 share
             });
-            pairs.collect()
+            turns.collect()
         });
         Self {
             stretches: clients.into_latencies(),
@@ -113,7 +120,7 @@ impl Figures {
     }
 
     fn lookups_a_second(&self, stretch: Duration) -> f64 {
-        let steady = self.stretches[1..].iter().step_by(2);
+        let steady = self.stretches[1..].iter().step_by(KINDS);
         let lookups: Vec<_> = steady.map(|both| both[0].len() as f64).collect();
         lookups.iter().sum::<f64>() / lookups.len() as f64 / stretch.as_secs_f64()
     }
@@ -127,24 +134,20 @@ impl Figures {
         let ratios = both.map(|(asked, index)| {
             let p99 = |stretch: &[Latencies; 2]| stretch[index].value_at_quantile(0.99) as f64;
             let p99s: Vec<f64> = self.stretches[1..].iter().map(p99).collect();
-            let (steady, bombed): (Vec<_>, Vec<_>) =
-                p99s.chunks_exact(2).map(|pair| (pair[0], pair[1])).unzip();
-            let ratios = Spread::of(
-                steady
-                    .iter()
-                    .zip(&bombed)
-                    .map(|(steady, it)| 100.0 * it / steady),
-            );
+            let of = |kind: usize| p99s.iter().copied().skip(kind).step_by(KINDS);
+            let steady: Vec<_> = of(0).collect();
+            let percents = |kind| Spread::of(steady.iter().zip(of(kind)).map(|(steady, it)| 100.0 * it / steady));
+            let (bombed, counted) = (percents(1), percents(2));
             println!(
-                "  {asked:?}: p99 {} us steady, {} us while a bomb is compiled: {ratios} % of it",
+                "  {asked:?}: p99 {} us steady, {} us while a bomb is compiled: {bombed} % of it; beside one that only counts {counted} %",
                 Spread::of(steady.iter().copied()),
-                Spread::of(bombed),
+                Spread::of(of(1)),
             );
             let noise = steady.windows(2).map(|two| 100.0 * two[1] / two[0]);
             if steady.len() > 1 {
                 println!("    the next steady stretch: {} %", Spread::of(noise));
             }
-            ratios.median
+            bombed.median
         });
         ratios.into()
     }
@@ -165,6 +168,18 @@ fn compile_for(bazaar: &mut Bazaar, bomb: &[u8], time: Duration) -> f64 {
     let answer = pushed.join().unwrap().unwrap();
     assert_eq!(answer.status, 422, "{answer:?}");
     share
+}
+
+/// Keeps a processor busy for so long that nobody else wants, in next to no memory.
+fn count_for(time: Duration) {
+    let begun = Instant::now();
+    let mut counting = Command::new("chrt")
+        .args(["--idle", "0", "sh", "-c", "while :; do :; done"])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("chrt is there, as util-linux is everywhere");
+    thread::sleep(time.saturating_sub(begun.elapsed()));
+    counting.kill().and_then(|()| counting.wait()).expect("it was started");
 }
 
 #[test]

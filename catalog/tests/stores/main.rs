@@ -4,3 +4,4 @@
 
 mod suite;
 mod postgres;
+mod newest;
