@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use domain::time::BootTime;
 use domain::{OrderNumber, SessionId, StockName, Version};
 use frontend_core::{Answer, Ask, Fetches, Freshness, Lease, Tag};
+use metrics::Counter;
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Moka;
@@ -53,12 +54,12 @@ pub struct Cache {
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Answered from the cache.
-    pub hits: AtomicU64,
-    pub misses: AtomicU64,
+    pub hits: Counter,
+    pub misses: Counter,
     /// There, but no longer fresh enough.
-    pub stale: AtomicU64,
+    pub stale: Counter,
     /// Not looked for, as the policy wanted it.
-    pub bypasses: AtomicU64,
+    pub bypasses: Counter,
     /// Entries that had to make room, or got none.
     pub evicted: Arc<AtomicU64>,
     /// Entries that the catalog had it let go of.

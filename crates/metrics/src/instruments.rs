@@ -122,6 +122,22 @@ impl<T> PerThread<T> {
     }
 }
 
+/// A counter that threads add to at the same time, without one waiting for another.
+#[derive(Debug, Default)]
+pub struct Counter(PerThread<AtomicU64>);
+
+impl Counter {
+    /// One more.
+    pub fn increment(&self) {
+        self.0.mine().fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All so far.
+    pub fn total(&self) -> u64 {
+        self.0.all().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+}
+
 /// The number of this thread among those that have asked.
 fn thread_number() -> usize {
     static ASKED: AtomicUsize = AtomicUsize::new(0);

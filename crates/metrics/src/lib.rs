@@ -18,6 +18,6 @@ pub mod process;
 
 pub use families::{Export, Families, Family, Number, Sample, collected, exposition};
 pub use form::Form;
-pub use instruments::{Buckets, Count, PerThread};
+pub use instruments::{Buckets, Count, Counter, PerThread};
 pub use metric::{Kind, Metric};
 pub use scale::{ROWS, SECONDS, SHORT_SECONDS, Scale};

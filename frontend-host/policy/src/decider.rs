@@ -397,7 +397,7 @@ impl<'a> Decider<'a> {
             let ticks = version.clock().ticks().saturating_sub(begun);
             let failure = match answer {
                 Ok(decision) => {
-                    version.counts.decisions.fetch_add(1, Ordering::Relaxed);
+                    version.counts.decisions.increment();
                     let took = processor.map(|began| processor_time().saturating_sub(began));
                     if let Some(took) = took {
                         version.costs.note(input().route(), took);

@@ -181,7 +181,7 @@ impl Numbers<'_> {
                 ("stale", &counts.stale),
                 ("bypass", &counts.bypasses),
             ];
-            results.map(|(result, counter)| ([*kind, result], load(counter)))
+            results.map(|(result, counter)| ([*kind, result], counter.total()))
         });
         families.add(&LOOKUPS, lookups)?;
         let (stocks, orders) = cache.entries();
@@ -231,15 +231,15 @@ impl Numbers<'_> {
             let digest = version.digest.to_string();
             let counts = &version.counts;
             let results = [
-                ("decided", &counts.decisions),
-                ("trapped", &counts.traps),
-                ("overran", &counts.overruns),
-                ("invalid", &counts.invalid),
-                ("error", &counts.errors),
-                ("impure", &counts.impure),
+                ("decided", counts.decisions.total()),
+                ("trapped", load(&counts.traps)),
+                ("overran", load(&counts.overruns)),
+                ("invalid", load(&counts.invalid)),
+                ("error", load(&counts.errors)),
+                ("impure", load(&counts.impure)),
             ];
-            for (result, counter) in results {
-                *decisions.entry((digest.clone(), result)).or_default() += load(counter);
+            for (result, count) in results {
+                *decisions.entry((digest.clone(), result)).or_default() += count;
             }
             let answered = version.answered.counts().into_iter().enumerate();
             for (place, count) in answered.filter(|(_, count)| *count > 0) {

@@ -403,7 +403,7 @@ fn version_json(version: &Version, stage: &str) -> Value {
         "name": version.manifest.name,
         "version": version.manifest.version,
         "stage": stage,
-        "decisions": load(&version.counts.decisions),
+        "decisions": version.counts.decisions.total(),
         "traps": load(&version.counts.traps),
         "overruns": load(&version.counts.overruns),
         "invalid": load(&version.counts.invalid),

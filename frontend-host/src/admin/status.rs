@@ -121,10 +121,10 @@ fn counts_json(counts: &Counts, entries: u64, entries_max: u32) -> Value {
     json!({
         "entries": entries,
         "entries_max": entries_max,
-        "hits": load(&counts.hits),
-        "misses": load(&counts.misses),
-        "stale": load(&counts.stale),
-        "bypasses": load(&counts.bypasses),
+        "hits": counts.hits.total(),
+        "misses": counts.misses.total(),
+        "stale": counts.stale.total(),
+        "bypasses": counts.bypasses.total(),
         "evicted": load(&counts.evicted),
         "invalidated": load(&counts.invalidated),
     })

@@ -3,7 +3,6 @@
 //! A hit takes the shortest way. It waits for nothing, so whatever waits for a backend is boxed:
 //! the future of a request, which hyper moves about, stays small.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -368,7 +367,7 @@ fn count(counts: &Counts, forwarded: Option<Forward>) -> Cached {
         Some(Forward::Miss) => (&counts.misses, Cached::Miss),
         Some(Forward::Stale) => (&counts.stale, Cached::Stale),
     };
-    counter.fetch_add(1, Ordering::Relaxed);
+    counter.increment();
     cached
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
+use metrics::Counter;
 
 use super::bindings::World;
 use super::config::Config;
@@ -199,7 +200,7 @@ impl fmt::Display for Version {
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Calls that ended in a decision.
-    pub decisions: AtomicU64,
+    pub decisions: Counter,
     pub traps: AtomicU64,
     /// Calls stopped at the deadline.
     pub overruns: AtomicU64,
