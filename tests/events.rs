@@ -6,10 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use frontend_host::config::RECEIVE_TIME_MAX;
-use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Bazaar, Options, Order, Server, guest, wait_until};
+use crate::harness::{Bazaar, Event, Options, Order, Server, guest, next_event, wait_until};
 
 /// Nothing takes so long here.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,9 +25,6 @@ struct Stream {
     status: u16,
     head: String,
 }
-
-/// An event `order`: its id, and its data.
-type Event = (u64, Value);
 
 impl Stream {
     fn open(gateway: SocketAddr, target: &str, headers: &str) -> Self {
@@ -54,22 +50,7 @@ impl Stream {
 
     /// The next event; `None` at the end.
     fn next(&mut self) -> Option<Event> {
-        let (mut id, mut data, mut name) = (None, None, None);
-        loop {
-            let mut line = String::new();
-            if self.reader.read_line(&mut line).expect("an event comes") == 0 {
-                return None;
-            }
-            match line.trim_end().split_once(": ") {
-                Some(("id", number)) => id = Some(number.parse().unwrap()),
-                Some(("event", event)) => name = Some(event.to_owned()),
-                Some(("data", json)) => data = Some(serde_json::from_str(json).unwrap()),
-                _ if line == "\n" && id.is_some() => break,
-                _ => {}
-            }
-        }
-        assert_eq!(name.as_deref(), Some("order"));
-        Some((id.expect("an id"), data.expect("data")))
+        next_event(&mut self.reader).expect("an event comes")
     }
 
     fn take(&mut self, events: usize) -> Vec<Event> {

@@ -44,7 +44,7 @@
 //! - [`traces`]: what becomes of one request, as a collector of OpenTelemetry's has it;
 //! - [`stopping`]: how services stop;
 //! - [`handover`]: how a gateway is replaced, and what its supervisor does and is told;
-//! - [`upgrade`]: this release and the one before, in one bazaar;
+//! - [`upgrade`]: this release and the one before, in one bazaar; and this one's processes exchanged under TLS;
 //! - [`golden`]: what releases before said and wrote;
 //! - [`examples`]: the policies that people need, each as the guide describes it;
 //! - [`languages`]: policies in JavaScript, Python and C, and new ones;

@@ -19,15 +19,12 @@ use std::time::{Duration, Instant};
 
 use rpc::connect::{self, Security};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tls::{Cluster, Expected, Files, Role};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use wire::catalog::v1 as catalog;
@@ -37,7 +34,7 @@ use wire::order::v1::orders_client::OrdersClient;
 use wire::order::v1::replication_client::ReplicationClient;
 
 use crate::harness::{
-    Bazaar, Options, Order, Ports, Process, Server, Trades, example, guest, run, run_ok,
+    Bazaar, Options, Order, Ports, Process, Server, Trades, example, guest, handshake, run, run_ok,
     try_request, wait_until,
 };
 
@@ -461,12 +458,6 @@ fn certificates_are_replaced_while_clients_trade_and_nobody_notices() {
     println!("certificates replaced three times: {}", trades.summary());
     assert!(trades.failed.is_empty(), "{:?}", trades.failed);
     assert!(!trades.times.is_empty());
-}
-
-async fn handshake(to: SocketAddr, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(to).await?;
-    let name = ServerName::from(to.ip());
-    timeout(PATIENCE, TlsConnector::from(config).connect(name, stream)).await?
 }
 
 /// Asks over HTTP/1.1; the status and all that came.

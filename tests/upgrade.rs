@@ -1,27 +1,27 @@
-//! This release and the one before, in one bazaar: process by process to the newer one, and back, while clients trade.
+//! This release and the one before, in one bazaar: process by process to the newer one, and back, while clients trade and
+//! follow what is traded.
 //!
 //! `make upgrade` builds the release before from the project's history.
+//!
+//! - [`clients`]: who asks meanwhile, over HTTP/1.1 and HTTP/2, and what became of it;
+//! - [`rolling`]: this release exchanged for itself, with certificates made anew.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+mod clients;
+mod rolling;
+
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use test_postgres::{Cluster, Options as Servers};
 
-use crate::harness::{
-    Bazaar, Options, Order, Raise, Server, alone, run, run_ok, try_request, wait_until,
-};
+use crate::harness::{Bazaar, Options, Order, Server, alone, run, run_ok, wait_until};
+use clients::{Clients, Endpoint, Followers, Load, Way, under_load, while_followed};
 
 const GATEWAY: Server = Server::Gateway(0);
 const REPLICAS: [u32; 3] = [1, 2, 3];
 
-/// Longest wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// One that serves clients over TLS, where services prove who they are.
+const EDGE: Server = Server::Gateway(2);
 
 /// Answers that there are to be of each kind while a process is exchanged.
 const ANSWERS: usize = 100;
@@ -42,107 +42,53 @@ fn now() -> PathBuf {
     env!("CARGO_BIN_EXE_bazaar").into()
 }
 
-/// What clients asked for, and what became of it.
-#[derive(Debug, Default)]
-struct Clients {
-    is_over: AtomicBool,
-    orders: AtomicUsize,
-    lookups: AtomicUsize,
-    lists: AtomicUsize,
-    placed: Mutex<BTreeMap<u64, Value>>,
-    failed: Mutex<Vec<String>>,
+/// What of a bazaar is exchanged beside its replicas, and where its clients are.
+struct Deployment {
+    catalogs: Vec<Server>,
+    /// With the flags that each has beside the others'.
+    gateways: Vec<(Server, Vec<String>)>,
+    /// Where clients over HTTP/2 connect.
+    endpoint: Endpoint,
+    /// What is done before a process is exchanged.
+    prepare: fn(&Bazaar, Server),
 }
 
-impl Clients {
-    fn ask(&self, to: SocketAddr, method: &str, target: &str, body: &[u8]) -> Option<Value> {
-        match try_request(to, method, target, &[], body, PATIENCE) {
-            Ok(answer) if answer.status == 200 => Some(answer.data()),
-            failed => {
-                let mut all = self.failed.lock().unwrap();
-                all.push(format!("{method} {target}: {failed:?}"));
-                None
-            }
+impl Deployment {
+    /// Of a bazaar that serves in the clear.
+    fn in_the_clear(bazaar: &Bazaar, catalogs: &[Server]) -> Self {
+        Self {
+            catalogs: catalogs.to_vec(),
+            gateways: vec![(GATEWAY, Vec::new())],
+            endpoint: Endpoint {
+                address: bazaar.address(),
+                tls: None,
+            },
+            prepare: |_, _| {},
         }
     }
 
-    fn trade(&self, to: SocketAddr) {
-        let order = json!({ "name": "meta", "type": "sell", "quantity": 1 });
-        while !self.is_over.load(Ordering::Relaxed) {
-            let answer = self.ask(to, "POST", "/orders", order.to_string().as_bytes());
-            let Some(answer) = answer else { continue };
-            let number = answer["transaction_number"].as_u64().unwrap();
-            let before = self.placed.lock().unwrap().insert(number, order.clone());
-            assert_eq!(before, None, "order {number} was given twice");
-            self.orders.fetch_add(1, Ordering::Relaxed);
-            // And it is there, wherever it is read.
-            self.ask(to, "GET", &format!("/orders/{number}"), b"");
-        }
-    }
-
-    fn look(&self, to: SocketAddr) {
-        let mut quantity = 0;
-        while !self.is_over.load(Ordering::Relaxed) {
-            if let Some(stock) = self.ask(to, "GET", "/stocks/meta", b"") {
-                let found = stock["quantity"].as_u64().unwrap();
-                assert!(
-                    found >= quantity,
-                    "nothing is old: {found} after {quantity}"
-                );
-                quantity = found;
-                self.lookups.fetch_add(1, Ordering::Relaxed);
-            }
-            if self.ask(to, "GET", "/stocks?limit=3", b"").is_some() {
-                self.lists.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Waits until so many more of each kind were answered.
-    fn wait_for_more(&self) {
-        let all = [&self.orders, &self.lookups, &self.lists];
-        let counts = all.map(|count| count.load(Ordering::Relaxed));
-        wait_until("clients to be answered", || {
-            let more = all.iter().zip(counts);
-            more.into_iter()
-                .all(|(count, before)| count.load(Ordering::Relaxed) >= before + ANSWERS)
+    /// Of one whose services prove who they are: starts a second gateway, to which its clients speak TLS.
+    fn secured(bazaar: &mut Bazaar) -> Self {
+        let file = |name: &str| bazaar.certs().join(name);
+        let tls = tls::client::config(Some(&file("ca.crt")), None);
+        let flags = vec![
+            format!("--tls-cert={}", file("gateway.crt").display()),
+            format!("--tls-key={}", file("gateway.key").display()),
+        ];
+        let endpoint = Endpoint {
+            address: bazaar.server_address(EDGE),
+            tls: Some(tls.expect("there is an authority")),
+        };
+        bazaar.start_server_with(EDGE, flags.clone());
+        wait_until("the gateway to serve over TLS", || {
+            endpoint.status_of("/stocks/meta") == Some(200)
         });
-    }
-
-    /// That everybody was answered; how often.
-    fn check(self, what: &str) -> BTreeMap<u64, Value> {
-        let failed = self.failed.into_inner().unwrap();
-        println!(
-            "{what}: {} orders, {} lookups, {} lists, {} failed",
-            self.orders.into_inner(),
-            self.lookups.into_inner(),
-            self.lists.into_inner(),
-            failed.len()
-        );
-        assert_eq!(failed, Vec::<String>::new());
-        self.placed.into_inner().unwrap()
-    }
-}
-
-/// Has clients trade and look up until `work` is done; returns what they placed.
-fn under_load(bazaar: &mut Bazaar, what: &str, work: impl FnOnce(&mut Bazaar, &Clients)) {
-    let to = bazaar.address();
-    let clients = Clients::default();
-    thread::scope(|scope| {
-        let raise = Raise(&clients.is_over);
-        for _ in 0..3 {
-            scope.spawn(|| clients.trade(to));
+        Self {
+            catalogs: vec![Server::Catalog],
+            gateways: vec![(GATEWAY, Vec::new()), (EDGE, flags)],
+            endpoint,
+            prepare: |_, _| {},
         }
-        scope.spawn(|| clients.look(to));
-        clients.wait_for_more();
-        work(bazaar, &clients);
-        clients.wait_for_more();
-        drop(raise);
-    });
-    for (number, order) in clients.check(what) {
-        let mut expected = order;
-        expected["number"] = json!(number);
-        let found = bazaar.get(&format!("/orders/{number}")).data();
-        assert_eq!(found, expected, "order {number}");
     }
 }
 
@@ -163,26 +109,39 @@ fn exchange(bazaar: &mut Bazaar, server: Server, release: &Path) {
 }
 
 /// Every process, as OPERATING says it: replicas one by one, the leader last, the catalogs, gateways.
-fn exchange_all(bazaar: &mut Bazaar, catalogs: &[Server], clients: &Clients, release: &Path) {
+fn exchange_all(bazaar: &mut Bazaar, deployment: &Deployment, clients: &Clients, release: &Path) {
     let leader = bazaar.leader();
     let followers = REPLICAS.into_iter().filter(|id| *id != leader);
-    for id in followers.chain([leader]) {
-        exchange(bazaar, Server::Order(id), release);
+    let replicas = followers.chain([leader]).map(Server::Order);
+    for server in replicas.chain(deployment.catalogs.iter().copied()) {
+        (deployment.prepare)(bazaar, server);
+        exchange(bazaar, server, release);
         wait_for_all(bazaar);
         clients.wait_for_more();
     }
-    for catalog in catalogs {
-        exchange(bazaar, *catalog, release);
+    for (gateway, flags) in &deployment.gateways {
+        (deployment.prepare)(bazaar, *gateway);
+        bazaar.set_release(release);
+        let flags = flags.iter().map(String::as_str).chain(["--take-over"]);
+        let successor = bazaar.start_beside(*gateway, &flags.collect::<Vec<_>>());
+        let mut predecessor = bazaar.put_server(*gateway, successor);
+        let ended = predecessor.wait();
+        assert!(ended.success(), "{ended}: {}", predecessor.log());
         wait_for_all(bazaar);
         clients.wait_for_more();
     }
-    bazaar.set_release(release);
-    let successor = bazaar.start_beside(GATEWAY, &["--take-over"]);
-    let mut predecessor = bazaar.put_server(GATEWAY, successor);
-    let ended = predecessor.wait();
-    assert!(ended.success(), "{ended}: {}", predecessor.log());
-    wait_for_all(bazaar);
-    clients.wait_for_more();
+}
+
+/// Whatever was placed is in every ledger, each order once, and so it came to whoever followed.
+fn judge(bazaar: &Bazaar, placed: usize, followers: Followers) {
+    bazaar.settled_journal();
+    bazaar.wait_for_equal_ledgers(&REPLICAS);
+    let ledger = bazaar.ledger(1);
+    let orders = ledger.as_object().unwrap().len();
+    println!("{orders} orders in each ledger");
+    assert_eq!(orders, placed + bazaar.acknowledged() as usize);
+    followers.check(&ledger);
+    assert_eq!(bazaar.panics(), Vec::<String>::new());
 }
 
 /// What `bazaar protocol show` says.
@@ -200,65 +159,83 @@ fn not_raised(bazaar: &Bazaar) -> String {
     String::from_utf8(raised.stderr).unwrap()
 }
 
-fn up_and_down_and_up(options: Options, catalogs: &[Server]) {
-    let _alone = alone();
+/// Returns how many orders clients placed.
+fn up_and_down_and_up(
+    bazaar: &mut Bazaar,
+    deployment: &Deployment,
+    followers: &Followers,
+) -> usize {
     let (before, now) = (before(), now());
-    let mut bazaar = Bazaar::start(Options {
-        release: before.clone(),
-        ..options
-    });
-    bazaar.trade(&Order::buy(1, "nvidia"));
-    under_load(&mut bazaar, "0.1.0 to this release", |bazaar, clients| {
-        exchange_all(bazaar, catalogs, clients, &now);
+    let load = Load {
+        ways: vec![
+            Way::Http1(bazaar.address()),
+            Way::Http2(deployment.endpoint.clone()),
+        ],
+        answers: ANSWERS,
+    };
+    let up = under_load(bazaar, &load, "0.1.0 to this release", |bazaar, clients| {
+        exchange_all(bazaar, deployment, clients, &now);
     });
     // What the release before has no call for waits until it is raised.
     assert_eq!(bazaar.get("/orders").status, 503);
-    let shown = protocol(&bazaar);
+    let shown = protocol(bazaar);
     assert_eq!(
         (&shown["protocol"], &shown["newest"]),
         (&json!(1), &json!(2))
     );
-    under_load(&mut bazaar, "this release to 0.1.0", |bazaar, clients| {
-        exchange_all(bazaar, catalogs, clients, &before);
+    let down = under_load(bazaar, &load, "this release to 0.1.0", |bazaar, clients| {
+        exchange_all(bazaar, deployment, clients, &before);
     });
-    under_load(&mut bazaar, "0.1.0 to this release", |bazaar, clients| {
-        exchange_all(bazaar, catalogs, clients, &now);
-        // One replica and then one gateway that are of before: it cannot be raised.
-        exchange(bazaar, Server::Order(2), &before);
-        wait_for_all(bazaar);
-        let why = not_raised(bazaar);
-        assert!(why.contains("order 2 is to be upgraded first"), "{why}");
-        exchange(bazaar, Server::Order(2), &now);
-        wait_for_all(bazaar);
-        bazaar.set_release(&before);
-        let mut second = bazaar.start_beside(Server::Gateway(1), &[]);
-        wait_until("the second gateway to have a session", || {
-            second.log().contains("session")
+    let again = under_load(bazaar, &load, "0.1.0 to this release", |bazaar, clients| {
+        exchange_all(bazaar, deployment, clients, &now);
+        raise(bazaar);
+        wait_until("clients to be given lists of orders and events", || {
+            deployment.endpoint.status_of("/orders?limit=1") == Some(200)
         });
-        let why = not_raised(bazaar);
-        assert!(why.contains("cannot be of a bazaar at version 2"), "{why}");
-        assert!(second.terminate().success());
-        bazaar.set_release(&now);
-        wait_until("its session to be gone", || {
-            let admin = format!("http://{}", bazaar.admin_address());
-            run(["protocol", "raise", "--admin", &admin])
-                .status
-                .success()
-        });
+        followers.expect_events();
         clients.wait_for_more();
     });
-    assert_eq!(protocol(&bazaar)["protocol"], 2);
+    assert_eq!(protocol(bazaar)["protocol"], 2);
     assert_eq!(bazaar.get("/orders?limit=2").data()[0]["number"], 0);
-    refuses_the_release_before(&mut bazaar, catalogs, &before);
-    for catalog in catalogs {
-        exchange(&mut bazaar, *catalog, &now);
-        wait_for_all(&bazaar);
+    // From now on there are events, also of all the orders before: and streams, which end where a gateway does.
+    let newest = bazaar.trade(&Order::buy(1, "nvidia"));
+    followers.wait_for(newest);
+    let to_itself = under_load(bazaar, &load, "this release to itself", |bazaar, clients| {
+        exchange_all(bazaar, deployment, clients, &now);
+    });
+    refuses_the_release_before(bazaar, &deployment.catalogs, &before);
+    for catalog in &deployment.catalogs {
+        exchange(bazaar, *catalog, &now);
+        wait_for_all(bazaar);
     }
-    assert_eq!(protocol(&bazaar)["protocol"], 2);
-    bazaar.trade(&Order::buy(1, "nvidia"));
-    bazaar.wait_for_equal_ledgers(&REPLICAS);
-    bazaar.settled_journal();
-    assert_eq!(bazaar.panics(), Vec::<String>::new());
+    assert_eq!(protocol(bazaar)["protocol"], 2);
+    up + down + again + to_itself
+}
+
+/// Has the bazaar raised, which it is not while one replica, or then one gateway, is of before.
+fn raise(bazaar: &mut Bazaar) {
+    let (before, now) = (before(), now());
+    exchange(bazaar, Server::Order(2), &before);
+    wait_for_all(bazaar);
+    let why = not_raised(bazaar);
+    assert!(why.contains("order 2 is to be upgraded first"), "{why}");
+    exchange(bazaar, Server::Order(2), &now);
+    wait_for_all(bazaar);
+    bazaar.set_release(&before);
+    let mut second = bazaar.start_beside(Server::Gateway(1), &[]);
+    wait_until("the second gateway to have a session", || {
+        second.log().contains("session")
+    });
+    let why = not_raised(bazaar);
+    assert!(why.contains("cannot be of a bazaar at version 2"), "{why}");
+    assert!(second.terminate().success());
+    bazaar.set_release(&now);
+    wait_until("its session to be gone", || {
+        let admin = format!("http://{}", bazaar.admin_address());
+        run(["protocol", "raise", "--admin", &admin])
+            .status
+            .success()
+    });
 }
 
 /// It says what is to be done, and is not served.
@@ -295,10 +272,38 @@ fn refuses_the_release_before(bazaar: &mut Bazaar, catalogs: &[Server], before: 
     wait_for_all(bazaar);
 }
 
+/// Starts a bazaar of the release before, and has it upgraded, downgraded and upgraded.
+fn exchanged(options: Options, deploy: impl FnOnce(&mut Bazaar) -> Deployment) {
+    let mut bazaar = Bazaar::start(Options {
+        release: before(),
+        ..options
+    });
+    let deployment = deploy(&mut bazaar);
+    let _alone = alone();
+    bazaar.trade(&Order::buy(1, "nvidia"));
+    let mut placed = 0;
+    let followers = while_followed(&mut bazaar, &deployment.endpoint, |bazaar, followers| {
+        placed = up_and_down_and_up(bazaar, &deployment, followers);
+    });
+    judge(&bazaar, placed, followers);
+}
+
 #[test]
 #[ignore = "wants the release before: make upgrade"]
 fn process_by_process_to_this_release_and_back_nobody_is_refused() {
-    up_and_down_and_up(Options::default(), &[Server::Catalog]);
+    exchanged(Options::default(), |bazaar| {
+        Deployment::in_the_clear(bazaar, &[Server::Catalog])
+    });
+}
+
+#[test]
+#[ignore = "wants the release before: make upgrade"]
+fn nor_where_services_and_clients_speak_tls() {
+    let options = Options {
+        secured: true,
+        ..Options::default()
+    };
+    exchanged(options, Deployment::secured);
 }
 
 #[test]
@@ -317,5 +322,7 @@ fn nor_where_two_catalogs_have_their_truth_in_postgresql() {
         lease_ms: 300,
         ..Options::default()
     };
-    up_and_down_and_up(options, &[Server::Catalog, Server::OtherCatalog]);
+    exchanged(options, |bazaar| {
+        Deployment::in_the_clear(bazaar, &[Server::Catalog, Server::OtherCatalog])
+    });
 }

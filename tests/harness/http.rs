@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use http::response::Parts;
 use serde_json::Value;
 
 /// Longest wait for an answer: more than a gateway gives itself.
@@ -19,6 +20,21 @@ pub struct Response {
 }
 
 impl Response {
+    /// One that came over HTTP/2.
+    pub(super) fn of_http2(head: &Parts, body: String) -> Self {
+        let headers = head.headers.iter();
+        let lines = headers.map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            format!("{name}: {value}\r\n")
+        });
+        Self {
+            status: head.status.as_u16(),
+            head: lines.collect(),
+            rest: body.clone(),
+            body,
+        }
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.head.lines().filter_map(|line| line.split_once(':'));
         headers

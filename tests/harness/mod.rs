@@ -11,6 +11,8 @@
 //! - [`small_disk`]: a file system that can be full;
 //! - [`network`]: a network of a test's own, whose connections can be lost;
 //! - [`http`]: a blocking client;
+//! - [`http2`]: one over HTTP/2 that keeps its connection, in the clear and over TLS;
+//! - [`events`]: what it reads of orders that it follows;
 //! - [`load`]: clients that trade without a pause, and a machine with other work;
 //! - [`keepalive`]: one that keeps its connection, for load;
 //! - [`collector`]: a collector of OpenTelemetry's, for traces;
@@ -31,6 +33,8 @@ mod outputs;
 mod small_disk;
 mod network;
 mod http;
+mod http2;
+mod events;
 mod load;
 mod keepalive;
 mod collector;
@@ -43,8 +47,10 @@ pub mod bombs;
 
 pub use bazaar::{Bazaar, Order, data_dir, settled_journal};
 pub use collector::{Collector, Seen, Speaks};
+pub use events::{Event, next_event};
 pub use guests::{example, guest, slow_target};
 pub use http::{Response, request, send_raw, try_request};
+pub use http2::{Http2, handshake};
 pub use keepalive::{Answer, KeepAlive, connect};
 pub use launcher::Options;
 pub use links::{Link, Server, all_links};
