@@ -20,9 +20,10 @@ use crate::harness::{Spread, alone};
 const STOCK: &str = "meta";
 const GRASPING: &str = "gateway-grasping";
 
-/// How often trades are measured, with and without, by turns; for how long each time; and with how many clients.
-const TURNS: usize = 3;
-const MEASURED_FOR: Duration = Duration::from_secs(2);
+/// How often trades are measured, with and without, by turns; for how long each time, which is more than a lease; and with how
+/// many clients.
+const TURNS: usize = 5;
+const MEASURED_FOR: Duration = Duration::from_millis(1500);
 const CLIENTS: usize = 4;
 
 /// How often a session is renewed, and asks for the stock: well within a lease.
