@@ -456,4 +456,49 @@ mod tests {
         let counts = all.series.iter().map(|series| series.rounds.len());
         assert_eq!(counts.collect::<Vec<_>>(), [4, 4]);
     }
+
+    #[test]
+    fn whoever_is_named_takes_part_and_everybody_where_nobody_is() {
+        let plan = |only: &[Peer]| Plan {
+            site: Site {
+                dir: PathBuf::new(),
+                workers: 1,
+            },
+            bazaar: PathBuf::new(),
+            rivals: Rivals::Peers {
+                native: PathBuf::new(),
+                only: only.to_vec(),
+            },
+            only: None,
+            sittings: 1,
+            rounds: 1,
+            seconds: 1,
+            cpu: None,
+        };
+        let all = plan(&[]);
+        assert!(all.wants(Peer::Nats) && all.wants(Peer::Envoy));
+        assert!(Field::of(&all).absent.is_empty());
+        let few = plan(&[Peer::Envoy]);
+        assert!(few.wants(Peer::Envoy) && !few.wants(Peer::Nats));
+        assert_eq!(Field::of(&few).absent, ["whom `--peers` does not name"]);
+        let before = Plan {
+            rivals: Rivals::Build(PathBuf::new()),
+            ..few
+        };
+        assert!(!before.wants(Peer::Envoy));
+    }
+
+    #[test]
+    fn a_peer_that_is_not_installed_is_said_to_be_missing() {
+        let mut field = Field::default();
+        let missing = Error::Missing {
+            program: "envoy".to_owned(),
+            remedy: "get it",
+        };
+        let started = field.installed::<Cache>("Envoy, cache", Err(missing));
+        assert!(started.unwrap().is_none());
+        assert_eq!(field.absent, ["Envoy, cache: there is no envoy: get it"]);
+        let broken = Err(Error::Ledger("broken".to_owned()));
+        assert!(field.installed::<Cache>("nginx", broken).is_err());
+    }
 }

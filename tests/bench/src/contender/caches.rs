@@ -23,10 +23,11 @@ const SERVE: [&str; 4] = [
 ];
 
 /// What caches do not offer that keep an answer until it expires.
-pub const STALE: &str = "a policy in wasm; lookups that a trade makes fresh";
+pub const STALE: &str =
+    "a policy in wasm; a linearizable cache: an answer stays until it expires";
 
 /// What hosts of code do not offer that gives one answer, and keep none.
-pub const CONSTANT: &str = "a cache: its answer is a constant";
+pub const CONSTANT: &str = "a linearizable cache: its answer is a constant";
 
 /// The component that `wasmtime serve` runs.
 const HELLO_DIR: &str = "tests/bench/hello";

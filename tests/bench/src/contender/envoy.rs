@@ -42,7 +42,7 @@ pub fn direct(site: &Site, origin: &Origin) -> Result<Cache, Error> {
     let setup = Setup {
         name: "Envoy, constant",
         dir: "envoy-direct",
-        lacks: "a policy in wasm; a cache: its answer is a constant",
+        lacks: "a policy in wasm; a linearizable cache: its answer is a constant",
         filter: "",
         action: &action,
     };
