@@ -6,7 +6,7 @@ SKIPPED := $(CURDIR)/target/skipped-tests
 # The release before this one, which works together with it.
 BEFORE := 0.1.0
 
-.PHONY: help run test sim torture soak failover networks hosts fuzz swaps bombs backups bench bench-setup bench-growth bench-build upgrade golden check lint fmt clean package package-check wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture soak failover networks hosts fuzz swaps bombs backups bench bench-setup bench-moved bench-growth bench-build upgrade golden check lint fmt clean package package-check wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,12 +76,15 @@ golden: wasm-target ## keep what the release before says and writes, for tests o
 	BAZAAR_GOLDEN_RELEASE=$(or $(BINARY),$(CURDIR)/target/releases/$(BEFORE)/bazaar) \
 	cargo test --test integration golden::a_release_is_recorded -- --include-ignored --nocapture
 
-bench-setup: ## install what `make bench` compares with, from Debian's packages
+bench-setup: ## install what `make bench` compares with, from Debian's packages, PyPI and npm
 	@scripts/bench-setup
 
-bench: bench-build ## compare with peers: ROUNDS=5 of SECONDS=3, ONLY=lookups or trades; BEFORE=file, with another build; TRACED=0.01, with traces; SITTINGS=6, as often started
+bench: bench-build ## compare with peers: ROUNDS=5 of SECONDS=3, ONLY=lookups or trades, PEERS=envoy,nats; BEFORE=file, with another build; TRACED=0.01, with traces; SITTINGS=6, as often started
 	target/release/bench compare --report $(or $(REPORT),target/report) \
-	--sittings $(or $(SITTINGS),$(if $(TRACED),6,1)) --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3) $(if $(ONLY),--only $(ONLY)) $(if $(BEFORE),--before $(BEFORE)) $(if $(TRACED),--traced $(TRACED))
+	--sittings $(or $(SITTINGS),$(if $(TRACED),6,1)) --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3) $(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(BEFORE),--before $(BEFORE)) $(if $(TRACED),--traced $(TRACED)) $(if $(HISTORY),--history $(HISTORY))
+
+bench-moved: ## say what moved between two runs of `make bench` beyond noise: A=@2 B=@1, or commits; HISTORY=file
+	cargo run --quiet --release -p bench -- moved $(or $(A),@2) $(or $(B),@1) $(if $(HISTORY),--history $(HISTORY))
 
 bench-growth: bench-build ## measure how it grows: ONLY=ledger (or connections, …), ORDERS=1000000, SECONDS=3
 	target/release/bench grow --report $(or $(REPORT),target/report) \

@@ -261,6 +261,7 @@ mod tests {
         };
         Series {
             contender: contender.to_owned(),
+            lacks: String::new(),
             rounds: figures.iter().map(round).collect(),
         }
     }

@@ -4,9 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::generator::publish::Publishes;
 use crate::generator::put::Puts;
 use crate::growth::Subject;
-use crate::scenario::Kind;
+use crate::scenario::{Kind, Peer};
+
+/// Where runs are added to, and looked up.
+const HISTORY: &str = "target/report/history.jsonl";
 
 /// Bazaar beside the servers that people run today, on one machine, in one run.
 #[derive(Debug, Parser)]
@@ -28,9 +32,14 @@ pub enum Command {
         /// Its bench.json
         file: PathBuf,
     },
+    /// Say what moved between two runs of a history beyond noise
+    Moved(Moved),
     /// Put orders into etcd over gRPC, and print figures; `compare` runs it
     #[command(hide = true)]
     Put(Puts),
+    /// Publish orders to NATS, and print figures; `compare` runs it
+    #[command(hide = true)]
+    Publish(Publishes),
 }
 
 /// What all measurements have in common.
@@ -62,6 +71,12 @@ pub struct Compare {
     /// Only this
     #[arg(long)]
     pub only: Option<Kind>,
+    /// Only beside these peers, rather than all [default: all]
+    #[arg(long, value_name = "PEER", value_delimiter = ',', conflicts_with_all = ["before", "traced"])]
+    pub peers: Vec<Peer>,
+    /// Where the run is added as a line, for `bench moved`
+    #[arg(long, value_name = "FILE", default_value = HISTORY)]
+    pub history: PathBuf,
     /// How often all contenders are started, each time with new data: 6 at least say within what a difference of few percent lies
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub sittings: u32,
@@ -84,6 +99,21 @@ pub struct Compare {
     /// In the place of all others, the same build tracing this share of the requests, to see what that costs
     #[arg(long, value_name = "P", conflicts_with = "before")]
     pub traced: Option<f64>,
+}
+
+/// Flags of `bench moved`.
+#[derive(Debug, Args)]
+pub struct Moved {
+    /// The run before: `@2` is the last but one, `@1` the last; or a commit, which means all of its runs that were of a tree
+    /// without changes
+    #[arg(default_value = "@2")]
+    pub a: String,
+    /// The run after
+    #[arg(default_value = "@1")]
+    pub b: String,
+    /// Where the runs are
+    #[arg(long, value_name = "FILE", default_value = HISTORY)]
+    pub history: PathBuf,
 }
 
 /// Flags of `bench grow`.
@@ -127,5 +157,26 @@ mod tests {
         assert!(Cli::try_parse_from(["bench", "compare", "--only=lookups"]).is_ok());
         assert!(Cli::try_parse_from(["bench", "compare", "--before=bazaar"]).is_ok());
         assert!(Cli::try_parse_from(["bench", "compare", "--traced=0.01"]).is_ok());
+        assert!(Cli::try_parse_from(["bench", "compare", "--peers=envoy,nats"]).is_ok());
+        assert!(Cli::try_parse_from(["bench", "compare", "--peers=apache"]).is_err());
+        let both = ["bench", "compare", "--peers=envoy", "--before=bazaar"];
+        assert!(Cli::try_parse_from(both).is_err());
+    }
+
+    #[test]
+    fn without_names_the_last_two_runs_are_compared() {
+        let parse = |arguments: &[&str]| {
+            let line = ["bench", "moved"].iter().chain(arguments);
+            match Cli::try_parse_from(line).unwrap().command {
+                Command::Moved(Moved { a, b, history }) => (a, b, history),
+                other => panic!("{other:?}"),
+            }
+        };
+        let owned = |a: &str, b: &str, history: &str| {
+            (a.to_owned(), b.to_owned(), PathBuf::from(history))
+        };
+        assert_eq!(parse(&[]), owned("@2", "@1", HISTORY));
+        let named = parse(&["9e50729", "@3", "--history=kept.jsonl"]);
+        assert_eq!(named, owned("9e50729", "@3", "kept.jsonl"));
     }
 }

@@ -3,12 +3,18 @@
 //!
 //! - [`bazaar`]: Bazaar itself;
 //! - [`caches`]: nginx, HAProxy and Varnish in front of the origin server, and wasmtime;
+//! - [`envoy`]: with a constant, with its cache, and with a filter in WebAssembly;
+//! - [`workerd`]: a worker in JavaScript;
 //! - [`etcd`]: three nodes;
+//! - [`nats`]: three servers with a JetStream stream;
 //! - [`postgres`]: a primary and two synchronous standbys.
 
 pub mod bazaar;
 pub mod caches;
+pub mod envoy;
+pub mod workerd;
 pub mod etcd;
+pub mod nats;
 pub mod postgres;
 
 use std::fs;
@@ -39,6 +45,9 @@ impl Site {
 pub trait Contender {
     /// What reports call it.
     fn name(&self) -> &str;
+
+    /// What of Bazaar's it does not offer; reports say it beside its figures.
+    fn lacks(&self) -> &'static str;
 
     /// Drives it, and says what was measured.
     ///

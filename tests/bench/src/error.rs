@@ -74,11 +74,30 @@ pub enum Error {
         path: PathBuf,
         source: serde_json::Error,
     },
+    /// A history that has no runs to compare.
+    #[error("{}: {why}; `make bench` adds a run to it", path.display())]
+    NoHistory { path: PathBuf, why: String },
+    /// A run that a history has not.
+    #[error("{name}: {why}. Runs are called by their place, @1 the last one, or by a commit; there are\n{known}")]
+    NoRun {
+        name: String,
+        why: String,
+        /// What there is, a line each.
+        known: String,
+    },
     #[error(transparent)]
     Chart(#[from] ChartError),
 }
 
 impl Error {
+    /// What this program ends with: 2 where it was asked for what there is not, as it does for flags that there are not.
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::NoHistory { .. } | Self::NoRun { .. } => 2,
+            _ => 1,
+        }
+    }
+
     /// Names the file of an I/O error.
     pub fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

@@ -2,12 +2,16 @@
 //!
 //! - [`wrk`]: HTTP/1.1, by wrk;
 //! - [`put`]: etcd's own gRPC, which wrk does not speak;
+//! - [`publish`]: NATS' own protocol, the same;
+//! - [`tally`]: what these two measured;
 //! - pgbench is started by [`crate::contender::postgres`], since it speaks to nothing else.
 //!
 //! All are closed loops: a connection sends its next request when the answer is there.
 
 pub mod wrk;
 pub mod put;
+pub mod publish;
+pub mod tally;
 
 use std::ffi::OsStr;
 use std::process::Command;
@@ -16,6 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::process;
+
+/// What the generators of this crate store at stores that know no orders: what a client orders at Bazaar, as long as with wrk.
+const ORDER: &str = r#"{"name":"nvidia","type":"sell","quantity":1} "#;
 
 /// How hard to drive a server.
 #[derive(Debug, Clone, Copy)]

@@ -9,6 +9,8 @@
 //! - [`growth`]: how figures change as one quantity grows;
 //! - [`statistics`], [`bars`]: medians, ratios, and what Bazaar is to reach;
 //! - [`report`], [`machine`]: what was measured, and where;
+//! - [`history`]: what runs before measured;
+//! - [`moved`], [`welch`]: what moved between two of them beyond noise;
 //! - [`error`]: why it cannot be.
 
 mod cli;
@@ -25,6 +27,9 @@ mod statistics;
 mod bars;
 mod report;
 mod machine;
+mod history;
+mod moved;
+mod welch;
 mod error;
 
 use std::fs;
@@ -37,8 +42,11 @@ use tempfile::TempDir;
 use crate::cli::{Cli, Command, Common, Compare, Grow};
 use crate::contender::Site;
 use crate::error::Error;
+use crate::generator::Figures;
 use crate::growth::Subject;
+use crate::history::{History, Run, Tree};
 use crate::machine::Machine;
+use crate::moved::Moved;
 use crate::report::Report;
 use crate::scenario::{Plan, Rivals};
 
@@ -47,7 +55,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(error.status())
         }
     }
 }
@@ -60,15 +68,21 @@ fn run(command: Command) -> Result<(), Error> {
             print!("{}", Report::read(&file)?.to_markdown());
             Ok(())
         }
-        Command::Put(puts) => {
-            let figures = serde_json::to_string(&puts.send()?).expect("figures are JSON");
-            println!("{figures}");
-            Ok(())
-        }
+        Command::Moved(args) => moved(&args),
+        Command::Put(puts) => print(&puts.send()?),
+        Command::Publish(publishes) => print(&publishes.send()?),
     }
 }
 
+/// What a generator of ours prints, for the process that started it.
+fn print(figures: &Figures) -> Result<(), Error> {
+    let figures = serde_json::to_string(figures).expect("figures are JSON");
+    println!("{figures}");
+    Ok(())
+}
+
 fn compare(args: Compare) -> Result<(), Error> {
+    let tree = Tree::here(); // as it is now: it may be worked in until this ends
     let (site, _dir) = site(&args.common)?;
     let plan = Plan {
         bazaar: binary(&args.common.bazaar)?,
@@ -77,6 +91,7 @@ fn compare(args: Compare) -> Result<(), Error> {
             (None, Some(share)) => Rivals::Traced(share),
             (None, None) => Rivals::Peers {
                 native: fs::canonicalize(&args.native).unwrap_or(args.native),
+                only: args.peers,
             },
         },
         only: args.only,
@@ -90,10 +105,28 @@ fn compare(args: Compare) -> Result<(), Error> {
     let scenarios = scenario::measure(&plan)?;
     let report = Report::new(machine, plan.sittings, plan.rounds, plan.seconds, scenarios);
     print!("{}", report.to_markdown());
-    match &args.common.report {
-        Some(dir) => report.write(dir),
-        None => Ok(()),
+    if let Some(dir) = &args.common.report {
+        report.write(dir)?;
     }
+    let dropped = history::append(&args.history, &Run::of(&report, tree))?;
+    eprintln!("bench: added to {}", args.history.display());
+    if dropped > 0 {
+        eprintln!("bench: it was full: the oldest of its runs went, {dropped} of them");
+    }
+    Ok(())
+}
+
+fn moved(args: &cli::Moved) -> Result<(), Error> {
+    let history = History::read(&args.history)?;
+    for (line, why) in &history.damaged {
+        eprintln!(
+            "bench: {}, line {line}: skipped, for it is no run: {why}",
+            args.history.display()
+        );
+    }
+    let (a, b) = (history.find(&args.a)?, history.find(&args.b)?);
+    print!("{}", Moved::between(&a, &b).to_markdown());
+    Ok(())
 }
 
 fn grow(args: Grow) -> Result<(), Error> {

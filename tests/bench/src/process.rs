@@ -27,6 +27,9 @@ const TAIL_LINES: usize = 20;
 /// What to do about a missing program.
 const REMEDY: &str = "`make bench-setup` installs what is missing";
 
+/// Where `make bench-setup` puts what Debian has not, from the project's root.
+const PEERS_DIR: &str = "target/peers/bin";
+
 /// A program's command line, so that it dies with the thread that starts it (`setpriv` is of
 /// util-linux, and becomes the program).
 pub fn command(program: impl AsRef<OsStr>) -> Command {
@@ -56,10 +59,11 @@ fn without_settings(command: &mut Command) {
     }
 }
 
-/// Finds a program on the PATH or where Debian keeps those of servers.
+/// Finds a program where `make bench-setup` puts it, on the PATH, or where Debian keeps those of servers.
 pub fn find(program: &str) -> Result<PathBuf, Error> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
+    std::iter::once(PathBuf::from(PEERS_DIR))
+        .chain(std::env::split_paths(&path))
         .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
         .map(|dir| dir.join(program))
         .find(|file| file.is_file())

@@ -84,16 +84,10 @@ impl Report {
 
     /// Tables of all figures, and of the bars.
     pub fn to_markdown(&self) -> String {
-        let Machine {
-            processor,
-            cores,
-            kernel,
-            file_system,
-            load_average,
-        } = &self.machine;
         let mut text = format!(
-            "{cores} × {processor}, Linux {kernel}, data on {file_system}, load average {load_average} \
-             at the beginning; {}{} rounds of {} s each. Median (min–max){}.\n\n",
+            "{}, load average {} at the beginning; {}{} rounds of {} s each. Median (min–max){}.\n\n",
+            self.machine.describe(),
+            self.machine.load_average,
             match self.sittings {
                 1 => String::new(),
                 sittings => format!("started {sittings} times for "),
@@ -131,10 +125,10 @@ fn file_name(scenario: &Scenario) -> String {
 }
 
 /// A scenario's name in titles.
-fn title(scenario: &Scenario) -> String {
-    let (kind, connections) = match scenario.kind {
-        Kind::Lookups => ("Cached lookups", scenario.connections),
-        Kind::Trades => ("Trades", scenario.connections),
+pub fn title(kind: Kind, connections: u32) -> String {
+    let kind = match kind {
+        Kind::Lookups => "Cached lookups",
+        Kind::Trades => "Trades",
     };
     let plural = if connections == 1 { "" } else { "s" };
     format!("{kind}, {connections} connection{plural}")
@@ -142,9 +136,9 @@ fn title(scenario: &Scenario) -> String {
 
 fn table(scenario: &Scenario, rounds: usize) -> String {
     let mut text = format!(
-        "**{}**\n\n| contender | per second | p50 µs | p99 µs | bazaar's rate ÷ this one's |\n\
-         |---|---|---|---|---|\n",
-        title(scenario)
+        "**{}**\n\n| contender | per second | p50 µs | p99 µs | bazaar's rate ÷ this one's | what it does not offer |\n\
+         |---|---|---|---|---|---|\n",
+        title(scenario.kind, scenario.connections)
     );
     for series in &scenario.series {
         let whole = |figure: f64| format!("{figure:.0}");
@@ -164,12 +158,13 @@ fn table(scenario: &Scenario, rounds: usize) -> String {
             });
         writeln!(
             text,
-            "| {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} |",
             series.contender,
             cell(rate),
             cell(|round| round.p50_us),
             cell(|round| round.p99_us),
             ratio.unwrap_or_default(),
+            series.lacks,
         )
         .expect("a string takes it all");
     }
@@ -206,7 +201,7 @@ fn plot(scenario: &Scenario) -> Result<String, Error> {
         })
     });
     let chart = Bars {
-        title: title(scenario),
+        title: title(scenario.kind, scenario.connections),
         figures_label: "per second".to_owned(),
         bars: bars.collect(),
     };
@@ -221,6 +216,7 @@ mod tests {
     fn report() -> Report {
         let series = |contender: &str, per_second: f64| Series {
             contender: contender.to_owned(),
+            lacks: format!("what {contender} has not"),
             rounds: [0.9, 1.0, 1.1]
                 .map(|factor| Round {
                     per_second: per_second * factor,
@@ -243,6 +239,9 @@ mod tests {
             processor: "AMD EPYC".to_owned(),
             cores: 2,
             kernel: "6.1".to_owned(),
+            memory_bytes: 8 << 30,
+            governor: None,
+            is_virtual: None,
             file_system: "ext4 /dev/vda".to_owned(),
             load_average: 0.5,
         };
@@ -253,8 +252,9 @@ mod tests {
     fn tables_give_medians_ranges_ratios_and_verdicts() {
         let text = report().to_markdown();
         for part in [
-            "| nginx | 56000 (50400–61600) | 800 (800–800) | 1600 (1600–1600) | 1.25 (1.25–1.25) |",
-            "| haproxy | 80000 (72000–88000) | 800 (800–800) | 1600 (1600–1600) | 0.88 (0.88–0.88) |",
+            "| nginx | 56000 (50400–61600) | 800 (800–800) | 1600 (1600–1600) | 1.25 (1.25–1.25) | what nginx has not |",
+            "| haproxy | 80000 (72000–88000) | 800 (800–800) | 1600 (1600–1600) | 0.88 (0.88–0.88) | what haproxy has not |",
+            "2 × AMD EPYC, 8 GiB, Linux 6.1, data on ext4 /dev/vda, load average 0.5 at the beginning; 3 rounds",
             "Not measured: there is no varnishd.",
             "| 0.88 (0.88–0.88) | **not met** |",
             "p99 at most 1.0 × HAProxy's | 1.00 (1.00–1.00) | met |",

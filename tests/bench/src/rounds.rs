@@ -25,6 +25,9 @@ pub struct Round {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     pub contender: String,
+    /// What of Bazaar's it does not offer, in words.
+    #[serde(default)]
+    pub lacks: String,
     pub rounds: Vec<Round>,
 }
 
@@ -55,6 +58,7 @@ pub fn alternate(
         contender.measure(&warm_up)?;
         series.push(Series {
             contender: contender.name().to_owned(),
+            lacks: contender.lacks().to_owned(),
             rounds: Vec::new(),
         });
     }
@@ -99,6 +103,10 @@ mod tests {
     impl Contender for Fake {
         fn name(&self) -> &str {
             self.name
+        }
+
+        fn lacks(&self) -> &'static str {
+            "everything"
         }
 
         fn measure(&mut self, load: &Load) -> Result<Figures, Error> {

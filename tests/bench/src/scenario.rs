@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::collector;
 use crate::contender::bazaar::{Bazaar, Setup};
-use crate::contender::caches::{self, Cache};
+use crate::contender::caches::{self, Cache, Started};
 use crate::contender::etcd::{Cluster, Etcd, Protocol};
+use crate::contender::nats::Nats;
 use crate::contender::postgres::Postgres;
-use crate::contender::{Contender, Site};
+use crate::contender::{Contender, Site, envoy, workerd};
 use crate::error::Error;
 use crate::generator::Load;
-use crate::origin;
+use crate::origin::{self, Origin};
 use crate::rounds::{Series, alternate};
 
 /// What reports call Bazaar with its default policy.
@@ -49,6 +50,41 @@ pub enum Kind {
     /// Orders, each durable at all replicas.
     Trades,
 }
+
+/// A server that Bazaar is compared with, however many ways it is set up in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Peer {
+    /// Bazaar itself, with the policy compiled in.
+    Native,
+    Nginx,
+    Haproxy,
+    Varnish,
+    /// With a constant, its cache, and a filter in WebAssembly.
+    Envoy,
+    Workerd,
+    /// `wasmtime serve`.
+    Wasmtime,
+    /// By JSON and by gRPC.
+    Etcd,
+    Nats,
+    /// With two standbys and with one, and Bazaar on the latter.
+    Postgres,
+}
+
+/// Starts a server that lookups are compared with.
+type Start = fn(&Site, &Origin) -> Result<Cache, Error>;
+
+/// What lookups are compared with: which peer's, its name in messages, and how it is started.
+const CACHES: [(Peer, &str, Start); 8] = [
+    (Peer::Nginx, "nginx", caches::nginx),
+    (Peer::Haproxy, "HAProxy", caches::haproxy),
+    (Peer::Varnish, "Varnish", caches::varnish),
+    (Peer::Envoy, "Envoy, constant", envoy::direct),
+    (Peer::Envoy, "Envoy, cache", envoy::cache),
+    (Peer::Envoy, "Envoy, Proxy-Wasm", envoy::wasm),
+    (Peer::Workerd, "workerd", workerd::workerd),
+    (Peer::Wasmtime, "wasmtime serve", caches::wasmtime),
+];
 
 /// One comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,6 +126,8 @@ pub enum Rivals {
     Peers {
         /// `bazaar` with the policy compiled in, where it was built.
         native: PathBuf,
+        /// These alone; all where none is named.
+        only: Vec<Peer>,
     },
     /// Another build of `bazaar`, alone.
     Build(PathBuf),
@@ -118,6 +156,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether a peer takes part, where it is installed.
+    fn wants(&self, peer: Peer) -> bool {
+        match &self.rivals {
+            Rivals::Peers { only, .. } => only.is_empty() || only.contains(&peer),
+            Rivals::Build(_) | Rivals::Traced(_) => false,
+        }
+    }
+
     fn load(&self, connections: u32) -> Load {
         Load {
             connections,
@@ -170,40 +216,78 @@ struct Field {
 }
 
 impl Field {
-    /// Adds a contender; one that is not installed is absent.
-    fn add<C: Contender + 'static>(&mut self, started: Result<C, Error>) -> Result<(), Error> {
+    /// Says of whom is not asked for that it takes no part.
+    fn of(plan: &Plan) -> Self {
+        let mut field = Self::default();
+        if let Rivals::Peers { only, .. } = &plan.rivals
+            && !only.is_empty()
+        {
+            field.absent.push("whom `--peers` does not name".to_owned());
+        }
+        field
+    }
+
+    fn add(&mut self, contender: impl Contender + 'static) {
+        self.contenders.push(Box::new(contender));
+    }
+
+    /// What was started, if it is installed; what is not is absent.
+    fn installed<T>(&mut self, name: &str, started: Result<T, Error>) -> Result<Option<T>, Error> {
         match started {
-            Ok(contender) => self.contenders.push(Box::new(contender)),
-            Err(missing @ Error::Missing { .. }) => self.absent.push(missing.to_string()),
-            Err(error) => return Err(error),
+            Ok(contender) => Ok(Some(contender)),
+            Err(missing @ Error::Missing { .. }) => {
+                self.absent.push(format!("{name}: {missing}"));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds what keeps an answer, or runs somebody's code.
+    fn add_caches(&mut self, plan: &Plan) -> Result<(), Error> {
+        let origin = origin::start()?;
+        for (peer, name, start) in CACHES {
+            if !plan.wants(peer) {
+                continue;
+            }
+            if let Some(cache) = self.installed(name, start(&plan.site, &origin))? {
+                self.add(cache);
+            }
         }
         Ok(())
     }
 
     /// Adds what keeps data durable on several disks.
     fn add_stores(&mut self, plan: &Plan) -> Result<(), Error> {
-        match Cluster::start(&plan.site) {
-            Ok(cluster) => {
-                for protocol in [Protocol::Json, Protocol::Grpc] {
-                    self.add(Ok(Etcd {
-                        cluster: cluster.clone(),
-                        protocol,
-                    }))?;
-                }
+        let site = &plan.site;
+        if plan.wants(Peer::Etcd)
+            && let Some(cluster) = self.installed("etcd", Cluster::start(site))?
+        {
+            for protocol in [Protocol::Json, Protocol::Grpc] {
+                self.add(Etcd {
+                    cluster: cluster.clone(),
+                    protocol,
+                });
             }
-            Err(missing @ Error::Missing { .. }) => self.absent.push(missing.to_string()),
-            Err(error) => return Err(error),
         }
-        self.add(Postgres::start(&plan.site, "PostgreSQL", 2))?;
-        match Postgres::start(&plan.site, ONE_STANDBY, 1) {
-            Ok(postgres) => {
-                let store = postgres.another_database("bazaar")?;
-                // Before its database, so that it ends first.
-                self.add(plan.start_on(ON_POSTGRES, &plan.bazaar, Some(store)))?;
-                self.add(Ok(postgres))
-            }
-            missing => self.add(missing),
+        if plan.wants(Peer::Nats)
+            && let Some(nats) = self.installed("NATS", Nats::start(site))?
+        {
+            self.add(nats);
         }
+        if !plan.wants(Peer::Postgres) {
+            return Ok(());
+        }
+        let two_standbys = Postgres::start(site, "PostgreSQL", 2);
+        if let Some(postgres) = self.installed("PostgreSQL", two_standbys)? {
+            self.add(postgres);
+            let postgres = Postgres::start(site, ONE_STANDBY, 1)?;
+            let store = postgres.another_database("bazaar")?;
+            // Before its database, so that it ends first.
+            self.add(plan.start_on(ON_POSTGRES, &plan.bazaar, Some(store))?);
+            self.add(postgres);
+        }
+        Ok(())
     }
 }
 
@@ -285,28 +369,31 @@ impl Sitting {
     /// Cached lookups: the same 57 bytes from each.
     fn lookups(&self) -> Result<Scenario, Error> {
         let plan = &self.plan;
-        let mut field = Field::default();
+        let mut field = Field::of(plan);
         let mut bazaars = self.bazaars()?;
-        match &plan.rivals {
-            Rivals::Peers { native } if native.is_file() => {
-                bazaars.push(plan.start(NATIVE, native)?);
+        if let Rivals::Peers { native, .. } = &plan.rivals
+            && plan.wants(Peer::Native)
+        {
+            match native.is_file() {
+                true => bazaars.push(plan.start(NATIVE, native)?),
+                false => field.absent.push(format!(
+                    "there is no {}, with the policy compiled in",
+                    native.display()
+                )),
             }
-            Rivals::Peers { native } => field.absent.push(format!(
-                "there is no {}, with the policy compiled in",
-                native.display()
-            )),
-            Rivals::Build(_) | Rivals::Traced(_) => {}
         }
         for bazaar in &bazaars {
-            field.add(Cache::beside(bazaar.name(), bazaar.address(), bazaar.dir()))?;
+            field.add(Cache::beside(Started {
+                name: bazaar.name(),
+                lacks: match bazaar.name() {
+                    NATIVE => "a policy in wasm: it is compiled in",
+                    _ => "",
+                },
+                address: bazaar.address(),
+                dir: bazaar.dir(),
+            })?);
         }
-        if let Rivals::Peers { .. } = plan.rivals {
-            let origin = origin::start()?;
-            field.add(caches::nginx(&plan.site, origin))?;
-            field.add(caches::haproxy(&plan.site, origin))?;
-            field.add(caches::varnish(&plan.site, origin))?;
-            field.add(caches::wasmtime(&plan.site))?;
-        }
+        field.add_caches(plan)?;
         let load = plan.load(LOOKUP_CONNECTIONS);
         Ok(Scenario {
             kind: Kind::Lookups,
@@ -319,13 +406,11 @@ impl Sitting {
     /// Trades, and what is like them elsewhere.
     fn trades(&self) -> Result<Vec<Scenario>, Error> {
         let plan = &self.plan;
-        let mut field = Field::default();
+        let mut field = Field::of(plan);
         for bazaar in self.bazaars()? {
-            field.add(Ok(bazaar))?;
+            field.add(bazaar);
         }
-        if let Rivals::Peers { .. } = plan.rivals {
-            field.add_stores(plan)?;
-        }
+        field.add_stores(plan)?;
         TRADE_CONNECTIONS
             .into_iter()
             .map(|connections| {
@@ -356,6 +441,7 @@ mod tests {
             };
             let series = contenders.iter().map(|contender| Series {
                 contender: (*contender).to_owned(),
+                lacks: String::new(),
                 rounds: vec![round; 2],
             });
             Scenario {
@@ -369,5 +455,50 @@ mod tests {
         all.add(scenario(&[BAZAAR, TRACED]));
         let counts = all.series.iter().map(|series| series.rounds.len());
         assert_eq!(counts.collect::<Vec<_>>(), [4, 4]);
+    }
+
+    #[test]
+    fn whoever_is_named_takes_part_and_everybody_where_nobody_is() {
+        let plan = |only: &[Peer]| Plan {
+            site: Site {
+                dir: PathBuf::new(),
+                workers: 1,
+            },
+            bazaar: PathBuf::new(),
+            rivals: Rivals::Peers {
+                native: PathBuf::new(),
+                only: only.to_vec(),
+            },
+            only: None,
+            sittings: 1,
+            rounds: 1,
+            seconds: 1,
+            cpu: None,
+        };
+        let all = plan(&[]);
+        assert!(all.wants(Peer::Nats) && all.wants(Peer::Envoy));
+        assert!(Field::of(&all).absent.is_empty());
+        let few = plan(&[Peer::Envoy]);
+        assert!(few.wants(Peer::Envoy) && !few.wants(Peer::Nats));
+        assert_eq!(Field::of(&few).absent, ["whom `--peers` does not name"]);
+        let before = Plan {
+            rivals: Rivals::Build(PathBuf::new()),
+            ..few
+        };
+        assert!(!before.wants(Peer::Envoy));
+    }
+
+    #[test]
+    fn a_peer_that_is_not_installed_is_said_to_be_missing() {
+        let mut field = Field::default();
+        let missing = Error::Missing {
+            program: "envoy".to_owned(),
+            remedy: "get it",
+        };
+        let started = field.installed::<Cache>("Envoy, cache", Err(missing));
+        assert!(started.unwrap().is_none());
+        assert_eq!(field.absent, ["Envoy, cache: there is no envoy: get it"]);
+        let broken = Err(Error::Ledger("broken".to_owned()));
+        assert!(field.installed::<Cache>("nginx", broken).is_err());
     }
 }

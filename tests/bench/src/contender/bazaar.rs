@@ -163,6 +163,10 @@ impl Contender for Bazaar {
         &self.name
     }
 
+    fn lacks(&self) -> &'static str {
+        ""
+    }
+
     fn measure(&mut self, load: &Load) -> Result<Figures, Error> {
         self.trade(load)
     }

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::generator::wrk::Requests;
 use crate::generator::{Figures, Load};
 use crate::http;
-use crate::origin::BODY;
+use crate::origin::{BODY, Origin};
 use crate::process::{Process, command, find, free_addresses};
 
 /// Rust's standard library imports what `-S cli` grants. Without the rest every request has an
@@ -22,6 +22,13 @@ const SERVE: [&str; 4] = [
     "1000000",
 ];
 
+/// What caches do not offer that keep an answer until it expires.
+pub const STALE: &str =
+    "a policy in wasm; a linearizable cache: an answer stays until it expires";
+
+/// What hosts of code do not offer that gives one answer, and keep none.
+pub const CONSTANT: &str = "a linearizable cache: its answer is a constant";
+
 /// The component that `wasmtime serve` runs.
 const HELLO_DIR: &str = "tests/bench/hello";
 
@@ -32,43 +39,70 @@ pub const PATH: &str = "/stocks/nvidia";
 #[derive(Debug)]
 pub struct Cache {
     name: String,
+    lacks: &'static str,
     address: SocketAddr,
     dir: PathBuf,
-    _process: Option<Process>,
+    _processes: Vec<Process>,
+}
+
+/// How a server is reached that was started, and what is known of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Started<'a> {
+    /// What reports call it.
+    pub name: &'a str,
+    /// What it does not offer.
+    pub lacks: &'static str,
+    pub address: SocketAddr,
+    /// The generator's files go there.
+    pub dir: &'a Path,
 }
 
 impl Cache {
     /// A server that somebody else keeps running, and that answers with the body that all are
     /// compared on.
-    pub fn beside(name: &str, address: SocketAddr, dir: &Path) -> Result<Self, Error> {
-        let cache = Self {
-            name: name.to_owned(),
-            address,
-            dir: dir.to_owned(),
-            _process: None,
-        };
+    pub fn beside(started: Started<'_>) -> Result<Self, Error> {
+        let cache = Self::of(started, Vec::new());
         cache.check(BODY)?;
         Ok(cache)
     }
 
-    /// Waits for a server that was just started. Its second answer is from its cache.
-    fn wait(
-        name: &str,
-        address: SocketAddr,
-        dir: &Path,
+    /// Waits until a server that was just started answers without asking the origin: from its cache.
+    pub fn wait_cached(
+        started: Started<'_>,
         mut process: Process,
+        origin: &Origin,
+    ) -> Result<Self, Error> {
+        process.wait_until(|_| {
+            let before = origin.answers();
+            answers(started.address) && origin.answers() == before
+        })?;
+        let cache = Self::of(started, vec![process]);
+        cache.check(BODY)?;
+        Ok(cache)
+    }
+
+    /// Waits for a server that was just started, of at least one process, and has an answer of its own.
+    pub fn wait(
+        started: Started<'_>,
+        mut processes: Vec<Process>,
         body: &str,
     ) -> Result<Self, Error> {
-        process
-            .wait_until(|_| http::get(address, PATH).is_ok_and(|answer| answer.status == 200))?;
-        let cache = Self {
-            name: name.to_owned(),
-            address,
-            dir: dir.to_owned(),
-            _process: Some(process),
-        };
+        for process in &mut processes {
+            process.wait_until(|_| answers(started.address))?;
+        }
+        let cache = Self::of(started, processes);
         cache.check(body)?;
         Ok(cache)
+    }
+
+    fn of(started: Started<'_>, processes: Vec<Process>) -> Self {
+        Self {
+            name: started.name.to_owned(),
+            lacks: started.lacks,
+            address: started.address,
+            dir: started.dir.to_owned(),
+            _processes: processes,
+        }
     }
 
     fn check(&self, body: &str) -> Result<(), Error> {
@@ -88,14 +122,23 @@ impl Contender for Cache {
         &self.name
     }
 
+    fn lacks(&self) -> &'static str {
+        self.lacks
+    }
+
     fn measure(&mut self, load: &Load) -> Result<Figures, Error> {
         let figures = Requests::get(self.address, PATH).send(load, &self.dir)?;
         figures.without_errors(&self.name)
     }
 }
 
+/// Whether a lookup succeeds.
+fn answers(address: SocketAddr) -> bool {
+    http::get(address, PATH).is_ok_and(|answer| answer.status == 200)
+}
+
 /// nginx with `proxy_cache`: a worker for each processor.
-pub fn nginx(site: &Site, origin: SocketAddr) -> Result<Cache, Error> {
+pub fn nginx(site: &Site, origin: &Origin) -> Result<Cache, Error> {
     let dir = site.make_dir("nginx")?;
     let [address] = free_addresses()?;
     let user = if is_root() { "user root;" } else { "" };
@@ -105,7 +148,7 @@ pub fn nginx(site: &Site, origin: SocketAddr) -> Result<Cache, Error> {
             ("workers", site.workers.to_string()),
             ("dir", dir.display().to_string()),
             ("port", address.port().to_string()),
-            ("origin", origin.to_string()),
+            ("origin", origin.address.to_string()),
             ("user", user.to_owned()),
         ],
     );
@@ -114,11 +157,17 @@ pub fn nginx(site: &Site, origin: SocketAddr) -> Result<Cache, Error> {
     let mut line = command(find("nginx")?);
     line.arg("-p").arg(&dir).arg("-c").arg(&file);
     let process = Process::start("nginx", &dir, line)?;
-    Cache::wait("nginx", address, &dir, process, BODY)
+    let started = Started {
+        name: "nginx",
+        lacks: STALE,
+        address,
+        dir: &dir,
+    };
+    Cache::wait_cached(started, process, origin)
 }
 
 /// HAProxy with its cache: a thread for each processor.
-pub fn haproxy(site: &Site, origin: SocketAddr) -> Result<Cache, Error> {
+pub fn haproxy(site: &Site, origin: &Origin) -> Result<Cache, Error> {
     let dir = site.make_dir("haproxy")?;
     let [address] = free_addresses()?;
     let config = fill(
@@ -126,7 +175,7 @@ pub fn haproxy(site: &Site, origin: SocketAddr) -> Result<Cache, Error> {
         &[
             ("workers", site.workers.to_string()),
             ("port", address.port().to_string()),
-            ("origin", origin.to_string()),
+            ("origin", origin.address.to_string()),
         ],
     );
     let file = dir.join("haproxy.cfg");
@@ -134,18 +183,24 @@ pub fn haproxy(site: &Site, origin: SocketAddr) -> Result<Cache, Error> {
     let mut line = command(find("haproxy")?);
     line.arg("-db").arg("-f").arg(&file);
     let process = Process::start("haproxy", &dir, line)?;
-    Cache::wait("haproxy", address, &dir, process, BODY)
+    let started = Started {
+        name: "haproxy",
+        lacks: STALE,
+        address,
+        dir: &dir,
+    };
+    Cache::wait_cached(started, process, origin)
 }
 
 /// Varnish with objects in memory, and its usual pools of threads.
-pub fn varnish(site: &Site, origin: SocketAddr) -> Result<Cache, Error> {
+pub fn varnish(site: &Site, origin: &Origin) -> Result<Cache, Error> {
     let dir = site.make_dir("varnish")?;
     let [address] = free_addresses()?;
     let config = fill(
         include_str!("../../contenders/varnish.vcl"),
         &[
-            ("origin_host", origin.ip().to_string()),
-            ("origin_port", origin.port().to_string()),
+            ("origin_host", origin.address.ip().to_string()),
+            ("origin_port", origin.address.port().to_string()),
         ],
     );
     let file = dir.join("varnish.vcl");
@@ -160,11 +215,17 @@ pub fn varnish(site: &Site, origin: SocketAddr) -> Result<Cache, Error> {
         // Connections are kept for as long as clients want them.
         .args(["-p", "timeout_idle=3600"]);
     let process = Process::start("varnish", &dir, line)?;
-    Cache::wait("varnish", address, &dir, process, BODY)
+    let started = Started {
+        name: "varnish",
+        lacks: STALE,
+        address,
+        dir: &dir,
+    };
+    Cache::wait_cached(started, process, origin)
 }
 
 /// `wasmtime serve` with a component that answers at once, in an instance that it keeps.
-pub fn wasmtime(site: &Site) -> Result<Cache, Error> {
+pub fn wasmtime(site: &Site, _: &Origin) -> Result<Cache, Error> {
     let wasmtime = find("wasmtime")?;
     let component = Builder::in_project(HELLO_DIR).build()?;
     let dir = site.make_dir("wasmtime")?;
@@ -182,5 +243,11 @@ pub fn wasmtime(site: &Site) -> Result<Cache, Error> {
         }
         _ => false,
     })?;
-    Cache::wait("wasmtime serve", address, &dir, process, &body)
+    let started = Started {
+        name: "wasmtime serve",
+        lacks: CONSTANT,
+        address,
+        dir: &dir,
+    };
+    Cache::wait(started, vec![process], &body)
 }

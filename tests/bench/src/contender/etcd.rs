@@ -108,6 +108,10 @@ impl Contender for Etcd {
         }
     }
 
+    fn lacks(&self) -> &'static str {
+        "a policy in wasm; a check of the quantity: it puts whatever comes"
+    }
+
     fn measure(&mut self, load: &Load) -> Result<Figures, Error> {
         let figures = match self.protocol {
             Protocol::Json => put_json(&self.cluster, load)?,

@@ -108,6 +108,10 @@ impl Contender for Postgres {
         self.name
     }
 
+    fn lacks(&self) -> &'static str {
+        "a policy in wasm; a cache"
+    }
+
     fn measure(&mut self, load: &Load) -> Result<Figures, Error> {
         let log = self.dir.join("pgbench");
         fs::create_dir_all(&log).map_err(Error::file(&log))?;

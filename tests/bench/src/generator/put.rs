@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -17,15 +16,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{IntoRequest, Status};
 use tonic_prost::ProstCodec;
 
-use super::Figures;
+use super::tally::Tally;
+use super::{Figures, ORDER};
 use crate::error::Error;
-
-/// What is put: the same as over the JSON gateway.
-const VALUE: &[u8] = br#"{"name":"nvidia","type":"sell","quantity":1} "#;
-
-/// The longest latency that is told from longer ones, and how many digits of each are kept.
-const LATENCY_US_MAX: u64 = 60_000_000;
-const DIGITS: u8 = 3;
 
 /// `etcdserverpb.PutRequest`, as far as it is needed (etcd 3.4, `rpc.proto`).
 #[derive(Clone, PartialEq, prost::Message)]
@@ -90,50 +83,35 @@ impl Puts {
                 Arc::clone(&numbers),
             ));
         }
-        let mut latencies = histogram();
-        let mut refused = 0;
+        let mut tally = Tally::new();
         while let Some(ended) = running.join_next().await {
-            let (theirs, their_refused) = ended.map_err(|error| failed(&error))?;
-            latencies.add(theirs).expect("both have the same bounds");
-            refused += their_refused;
+            tally.add(&ended.map_err(|error| failed(&error))?);
         }
-        Ok(Figures {
-            requests: latencies.len() + refused,
-            duration_us: start.elapsed().as_micros() as u64,
-            p50_us: latencies.value_at_quantile(0.50) as f64,
-            p99_us: latencies.value_at_quantile(0.99) as f64,
-            max_us: latencies.max() as f64,
-            refused,
-            broken: 0,
-        })
+        Ok(tally.figures(start.elapsed()))
     }
 }
 
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_max(LATENCY_US_MAX, DIGITS).expect("the bounds are within the histogram's")
-}
-
-/// One client: latencies of what was put, and how much was refused.
+/// One client.
 async fn put_until(
     end: Instant,
     mut client: Grpc<Channel>,
     run: u64,
     numbers: Arc<AtomicU64>,
-) -> (Histogram<u64>, u64) {
-    let (mut latencies, mut refused) = (histogram(), 0);
+) -> Tally {
+    let mut tally = Tally::new();
     loop {
         let start = Instant::now();
         if start >= end {
-            return (latencies, refused);
+            return tally;
         }
         let number = numbers.fetch_add(1, Ordering::Relaxed);
         let request = PutRequest {
             key: format!("order-{run:06}-{number:011}").into_bytes(),
-            value: VALUE.to_vec(),
+            value: ORDER.as_bytes().to_vec(),
         };
         match put(&mut client, request).await {
-            Ok(()) => latencies.saturating_record(start.elapsed().as_micros() as u64),
-            Err(_) => refused += 1,
+            Ok(()) => tally.count(start.elapsed()),
+            Err(_) => tally.refuse(),
         }
     }
 }

@@ -67,7 +67,8 @@ mod tests {
             seconds: 1,
             cpu: None,
         };
-        let figures = Requests::get(origin::start().unwrap(), "/").send(&load, dir.path());
+        let origin = origin::start().unwrap();
+        let figures = Requests::get(origin.address, "/").send(&load, dir.path());
         let figures = figures.unwrap().without_errors("origin").unwrap();
         assert!(
             figures.requests > 10 && figures.p50_us <= figures.p99_us,
