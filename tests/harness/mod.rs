@@ -18,6 +18,7 @@
 //! - [`ports`]: ports that no other test has;
 //! - [`wait`]: waiting for a condition, and for one's turn;
 //! - [`skip`]: tests that this machine cannot run;
+//! - [`browser`]: one that a script drives;
 //! - [`guests`]: components, compiled once;
 //! - [`bombs`]: components that are made to keep a compiler busy.
 
@@ -38,10 +39,12 @@ mod measure;
 mod ports;
 mod wait;
 mod skip;
+mod browser;
 mod guests;
 pub mod bombs;
 
 pub use bazaar::{Bazaar, Order, data_dir, settled_journal};
+pub use browser::Browser;
 pub use collector::{Collector, Seen, Speaks};
 pub use guests::{example, guest, slow_target};
 pub use http::{Response, request, send_raw, try_request};
