@@ -21,7 +21,7 @@ use super::routed::Routed;
 use super::serving::{Client, Served, encrypted, http_server, prepare, watched};
 use super::slot::{WorkerSlot, WorkerStats};
 use super::unsent::UnderWay;
-use crate::config::{Bounds, SEND_TIME_MAX};
+use crate::config::{Bounds, HEAD_BYTES_MAX, SEND_TIME_MAX};
 
 /// What one of them may take. There are few, so none is kept for long that asks for nothing.
 fn bounds() -> Bounds {
@@ -102,7 +102,9 @@ impl OperatorConnection {
             slot,
             finish,
         } = self;
-        let server = http_server(&bounds());
+        let mut server = http_server(&bounds());
+        // The router looks at no head's size, so what is beyond it gets a bare 431.
+        server.http2().max_header_list_size(HEAD_BYTES_MAX as u32);
         let progress = Arc::new(Progress::begin(slot));
         let socket = watched(stream, &progress);
         let router = TowerToHyperService::new(router);
