@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use catalog::{Config, Disagreement, Found, Ledgers, RebuildError};
 use daemon::data_dir::{self, Lock};
-use domain::{ChainHash, JournalId, OrderNumber, RowNumber};
+use domain::{ChainHash, JournalId, OrderNumber, Protocols, RowNumber};
 use order::inspect::Ledger;
+use order::protocol_note::ProtocolNote;
 use storage::StorageError;
 
 /// How long is waited where a replica runs, so that it has what the lost catalog sent it last: many times
@@ -84,7 +85,18 @@ fn from_ledgers_after(
         return Ok(OrderNumber(0));
     };
     let rows = opened[ledgers.longest].rows();
-    Ok(catalog::rebuild(config, ledgers.rebuild_source(rows))?)
+    let (protocol, newest) = (ledgers.protocol(), Protocols::OWN.newest());
+    let orders = catalog::rebuild(config, ledgers.rebuild_source(rows))?;
+    if protocol < newest {
+        tracing::warn!(
+            at = %protocol,
+            %newest,
+            "the rebuilt catalog begins at an older version of the protocol, since not all of these ledgers say that it was at \
+             the newest: type `bazaar protocol raise` once every service is of this release. Until then lists and events \
+             of orders get 503, and policies of a newer world 409"
+        );
+    }
+    Ok(orders)
 }
 
 /// Keeps replicas from starting in these directories meanwhile; returns those in which one runs. One that
@@ -105,13 +117,20 @@ fn lock(dirs: &[PathBuf]) -> (Vec<Lock>, Vec<PathBuf>) {
 
 fn open(dir: &Path) -> Result<(Ledger, Found), StorageError> {
     let ledger = Ledger::open(dir)?;
-    let end = ledger.end()?;
+    let (end, term) = (ledger.end()?, ledger.term()?);
+    let identity = ledger.identity()?;
+    // One of another journal or epoch was left by a replica of long ago.
+    let noted = ProtocolNote::read(dir).filter(|note| {
+        let journal = identity.map(|identity| identity.journal);
+        journal == Some(note.journal) && note.epoch == term.0
+    });
     let found = Found {
         end,
-        term: ledger.term()?,
+        term,
         highest_epoch: ledger.highest_epoch()?,
-        identity: ledger.identity()?,
+        identity,
         beside: ledger.continuing(end)?,
+        protocol: noted.map(|note| note.protocol),
     };
     Ok((ledger, found))
 }

@@ -6,7 +6,6 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use frontend_policy::DEFAULT_POLICY;
@@ -23,14 +22,8 @@ use wire::catalog::v1::session_request::{self, Request};
 use wire::catalog::v1::{SessionEvent, SessionRequest};
 
 use crate::harness::{
-    Bazaar, Options, Order, Response, Server, guest, request, run, run_ok, skip, wait_until,
+    Bazaar, Browser, Options, Order, Response, Server, guest, request, run, run_ok, wait_until,
 };
-
-/// How the script says that the browser is not to be had (`EX_UNAVAILABLE`).
-const UNAVAILABLE: i32 = 69;
-
-/// Where screenshots are left, to be looked at.
-const SCREENSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/screenshots/console");
 
 /// What operators show, and who may only read.
 const TOKEN: &str = "0perat0r";
@@ -54,24 +47,9 @@ fn ask(bazaar: &Bazaar, token: &str, method: &str, target: &str, body: &[u8]) ->
     request(bazaar.admin_address(), method, target, &headers, body)
 }
 
-/// Where Playwright's Python is, and Chromium; `None` where they are not to be had.
-fn browser() -> Option<(String, String)> {
-    let fetch = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/fetch");
-    let fetched = Command::new(fetch).stdin(Stdio::null()).output().unwrap();
-    let log = String::from_utf8_lossy(&fetched.stderr);
-    if fetched.status.code() == Some(UNAVAILABLE) {
-        skip("a browser is not to be had", log);
-        return None;
-    }
-    assert!(fetched.status.success(), "{}: {log}", fetched.status);
-    let fetched = String::from_utf8(fetched.stdout).unwrap();
-    let (python, chromium) = fetched.trim().split_once('\n').unwrap();
-    Some((python.to_owned(), chromium.to_owned()))
-}
-
 #[test]
 fn operators_see_what_a_bazaar_does_and_why() {
-    let Some((python, chromium)) = browser() else {
+    let Some(browser) = Browser::find() else {
         return;
     };
     let stocks: String = (0..STOCKS)
@@ -93,26 +71,10 @@ fn operators_see_what_a_bazaar_does_and_why() {
     let said = ["--operator=alice", "--reason=the test", &admin, &token];
     run_ok(listed.into_iter().chain(said));
     let policies = [guest("hostile"), guest("marked"), guest("traps")];
-    fs::create_dir_all(SCREENSHOTS).unwrap();
-
-    let mut driven = Command::new(python)
-        .arg(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/console/drive.py"
-        ))
-        .args([&format!("http://{}/", bazaar.admin_address()), &chromium])
-        .args([SCREENSHOTS, TOKEN, READ_TOKEN])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (mut answers, wishes) = (driven.stdin.take().unwrap(), driven.stdout.take().unwrap());
-    for wish in BufReader::new(wishes).lines() {
-        let wish = wish.unwrap();
-        let done = carry_out(&mut bazaar, &policies, &wish);
-        writeln!(answers, "{done}").unwrap();
-    }
-    assert!(driven.wait().unwrap().success(), "see what the script said");
+    let url = format!("http://{}/", bazaar.admin_address());
+    browser.drive("console", &url, &[TOKEN, READ_TOKEN], |wish| {
+        carry_out(&mut bazaar, &policies, wish)
+    });
     bazaar.check_acknowledged();
 }
 

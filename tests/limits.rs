@@ -327,24 +327,26 @@ fn a_body_just_within_its_limit_is_read_and_one_byte_more_is_not() {
 #[test]
 fn http2_floods_end_their_connection_and_hold_nobody_up() {
     let mut bazaar = Bazaar::start_default();
-    let gateway = bazaar.address();
+    let listeners = [bazaar.address(), bazaar.admin_address()];
     let mut watch = Watch::begin(&mut bazaar);
-    for (name, attack) in http2::ATTACKS {
+    let attacks = http2::ATTACKS.into_iter();
+    for ((name, attack), to) in attacks.flat_map(|attack| listeners.map(|to| (attack, to))) {
         thread::scope(|scope| {
-            let attackers: Vec<_> = (0..4).map(|_| scope.spawn(|| attack(gateway))).collect();
+            let attackers: Vec<_> = (0..4).map(|_| scope.spawn(|| attack(to))).collect();
             while attackers.iter().any(|attacker| !attacker.is_finished()) {
                 watch.others_are_served(FLOOD_KIB_MAX);
             }
             for attacker in attackers {
                 let end = attacker.join().expect("attackers do not panic");
-                println!("{name}: stopped after {} frames", end.frames);
-                assert!(end.was_stopped, "{name}: nobody took offence");
+                println!("{name} at {to}: stopped after {} frames", end.frames);
+                assert!(end.was_stopped, "{name} at {to}: nobody took offence");
             }
         });
         watch.others_are_served(FLOOD_KIB_MAX);
     }
     wait_until("the gateway to be as before", || {
         watch.bazaar.get("/stocks").status == 200
+            && watch.bazaar.admin("GET", "/status", b"").status == 200
     });
     watch.end();
 }

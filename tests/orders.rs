@@ -1,11 +1,14 @@
 //! Lists of orders: none that was acknowledged is missing, whichever replica lists.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::thread;
 
+use domain::{Epoch, Protocol};
+use order::protocol_note::{self, ProtocolNote};
 use serde_json::{Value, json};
 
-use crate::harness::{Bazaar, Options, Order, run_ok, wait_until};
+use crate::harness::{Bazaar, Options, Order, Server, run_ok, wait_until};
 
 /// The orders of a page, and where the next one is.
 fn page(bazaar: &Bazaar, target: &str) -> (Vec<Value>, Option<String>) {
@@ -179,13 +182,47 @@ fn replicas_that_are_gone_are_not_missed() {
     assert_eq!(page(&bazaar, "/orders"), (all, None));
 }
 
-/// A catalog that is rebuilt is at the oldest version: nobody knows which releases its replicas are of.
+/// Waits until all replicas have noted that the bazaar is at the newest version, in the epoch in which orders are placed now.
+fn wait_until_noted(bazaar: &Bazaar) {
+    bazaar.trade(&Order::sell(1, "meta"));
+    wait_until("the version of the protocol to be noted", || {
+        let epoch = bazaar.status()["epoch"].as_u64().unwrap();
+        let wanted = (Epoch(epoch), Protocol::NEWEST);
+        (1..=3).all(|id| {
+            let note = ProtocolNote::read(&bazaar.data_dir(id));
+            note.is_some_and(|note| (note.epoch, note.protocol) == wanted)
+        })
+    });
+}
+
+#[test]
+fn a_catalog_that_is_rebuilt_is_at_the_version_of_the_protocol_that_the_bazaar_was_at() {
+    let mut bazaar = Bazaar::start_default();
+    // The second time from what was noted since.
+    for _ in 0..2 {
+        wait_until_noted(&bazaar);
+        bazaar.lose_and_rebuild_catalog(&[1, 2, 3]);
+        bazaar.wait_until_ready();
+        assert_eq!(bazaar.status()["protocol"], Protocol::NEWEST.get());
+        wait_until("the list", || bazaar.get("/orders").status == 200);
+    }
+    let log = bazaar.server(Server::Catalog).log();
+    assert!(!log.contains("protocol raise"), "{log}");
+    bazaar.check_acknowledged();
+}
+
+/// A catalog that is rebuilt is at the oldest version where one of its replicas has not noted which it was: that may be of a
+/// release that speaks no other.
 #[test]
 fn who_asks_for_a_list_before_the_protocol_is_raised_is_told_what_it_waits_for() {
     let mut bazaar = Bazaar::start_default();
-    bazaar.trade(&Order::sell(1, "meta"));
+    wait_until_noted(&bazaar);
+    bazaar.kill(2);
+    fs::remove_file(bazaar.data_dir(2).join(protocol_note::FILE)).unwrap();
     bazaar.lose_and_rebuild_catalog(&[1, 2, 3]);
     bazaar.wait_until_ready();
+    let log = bazaar.server(Server::Catalog).log();
+    assert!(log.contains("type `bazaar protocol raise`"), "{log}");
     for target in ["/orders", "/events"] {
         wait_until("the gateway to know the version", || {
             let (code, message) = bazaar.get(target).error();

@@ -2,16 +2,8 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
 
-use crate::harness::{Bazaar, Options, Order, example, run_ok, skip};
-
-/// How the script says that the browser is not to be had (`EX_UNAVAILABLE`).
-const UNAVAILABLE: i32 = 69;
-
-/// Where screenshots are left, to be looked at.
-const SCREENSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/screenshots/page");
+use crate::harness::{Bazaar, Browser, Options, Order, example, run_ok};
 
 /// What would be more than text, were it not shown as that.
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
@@ -32,20 +24,9 @@ fn stocks() -> &'static str {
 
 #[test]
 fn people_trade_and_see_what_others_do() {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page");
-    let fetched = Command::new(format!("{dir}/fetch"))
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let log = String::from_utf8_lossy(&fetched.stderr);
-    if fetched.status.code() == Some(UNAVAILABLE) {
-        skip("a browser is not to be had", log);
+    let Some(browser) = Browser::find() else {
         return;
-    }
-    assert!(fetched.status.success(), "{}: {log}", fetched.status);
-    let fetched = String::from_utf8(fetched.stdout).unwrap();
-    let (python, chromium) = fetched.trim().split_once('\n').unwrap();
-
+    };
     let bazaar = Bazaar::start(Options {
         stocks: Some(stocks()),
         ..Options::default()
@@ -57,23 +38,12 @@ fn people_trade_and_see_what_others_do() {
         run_ok(command.copied().chain(said));
     };
     operate(&["add", HOSTILE, "--price=1", "--quantity=100"]);
-    fs::create_dir_all(SCREENSHOTS).unwrap();
-    let mut driven = Command::new(python)
-        .arg(format!("{dir}/drive.py"))
-        .args([&format!("http://{}/", bazaar.address()), chromium])
-        .arg(SCREENSHOTS)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (mut answers, wishes) = (driven.stdin.take().unwrap(), driven.stdout.take().unwrap());
-    for wish in BufReader::new(wishes).lines() {
-        let wish = wish.unwrap();
-        let arguments: Vec<&str> = serde_json::from_str(&wish).unwrap();
+    let url = format!("http://{}/", bazaar.address());
+    browser.drive("page", &url, &[], |wish| {
+        let arguments: Vec<&str> = serde_json::from_str(wish).unwrap();
         operate(&arguments);
-        writeln!(answers, "done").unwrap();
-    }
-    assert!(driven.wait().unwrap().success(), "see what the script said");
+        "done".to_owned()
+    });
     // What is sent twice is placed once: four orders of the desktop's, one more, and two of the phone's.
     let orders = bazaar.get("/orders").data();
     let shares = |order: &serde_json::Value| order["quantity"].as_u64();

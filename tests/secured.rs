@@ -565,9 +565,12 @@ fn up_secure_serves_clients_and_operators_over_tls_alone() {
                 .iter()
                 .map(|name| name.as_bytes().to_vec())
                 .collect();
-            let stream = handshake(up.clients, config.into()).await.unwrap();
-            let agreed = stream.get_ref().1.alpn_protocol();
-            assert_eq!(agreed, expected.map(str::as_bytes), "{offered:?}");
+            let config = Arc::new(config);
+            for address in [up.clients, up.admin] {
+                let stream = handshake(address, Arc::clone(&config)).await.unwrap();
+                let agreed = stream.get_ref().1.alpn_protocol();
+                assert_eq!(agreed, expected.map(str::as_bytes), "{offered:?}");
+            }
         }
         for (who, target, expected) in [
             (None, ("GET", "/healthz"), 200),

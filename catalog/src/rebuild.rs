@@ -60,8 +60,7 @@ pub struct RebuildSource<R> {
     pub epoch: Epoch,
     /// Who led last, as far as is known.
     pub leader: Option<ReplicaId>,
-    /// The version of the protocol that the bazaar was at. No ledger knows it: the oldest that this release speaks, others may
-    /// still speak, and it can be raised again.
+    /// The version of the protocol that the bazaar was at, or a lower one where nobody is sure: that can be raised again.
     pub protocol: Protocol,
 }
 

@@ -1,6 +1,6 @@
 //! The listener for operators.
 //!
-//! - `connections`: how many there may be, and for how long;
+//! - `connections`: how many there may be, served as those of clients are;
 //! - `access`: who may use it, by which [`Token`] or certificate;
 //! - `refusal`: all errors, and their form;
 //! - `answers`: how a component comes in, and the form of errors that others have made;
@@ -71,9 +71,6 @@ pub struct Admin {
     /// Whether what is still under way is given up.
     pub stopped: watch::Receiver<bool>,
 }
-
-/// What is spoken over TLS (RFC 7301).
-pub const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
 
 /// Accepts operators until `leaving`, serves the admin API until `shutdown`, then lets requests finish for a bounded time.
 pub async fn serve(

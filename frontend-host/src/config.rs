@@ -150,6 +150,9 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 /// was let in.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 
+/// Components, and other bodies, of operators that are held at a time; more wait, within the time that one may take.
+pub const UPLOADS_MAX: usize = 64;
+
 /// How long an operator may take to send a component.
 pub const UPLOAD_TIME_MAX: Duration = Duration::from_secs(60);
 

@@ -149,9 +149,7 @@ impl Gateway {
         let mut response = exchange.answer().await;
         exchange.add_reply_headers(response.headers_mut());
         exchange.count(response.status(), began.elapsed());
-        if !exchange.is_hit() || noted.is_wanted() {
-            noted.name(&mut response);
-        }
+        noted.name(&mut response);
         if noted.is_described() {
             response.extensions_mut().insert(exchange.decided());
         }

@@ -527,12 +527,12 @@ fn certificates(config: &Config) -> Result<Certificates, Error> {
             for_operators: None,
         });
     };
-    let serve = |clients, protocols| {
+    let serve = |clients| {
         tls::Server::load(
             https.certificate.clone(),
             https.key.clone(),
             clients,
-            protocols,
+            &server::PROTOCOLS,
         )
     };
     let of_clients = ClientCertificates {
@@ -547,8 +547,8 @@ fn certificates(config: &Config) -> Result<Certificates, Error> {
         cluster: config.cluster.clone(),
     };
     Ok(Certificates {
-        for_clients: Some(serve(of_clients, &server::PROTOCOLS)?),
-        for_operators: Some(serve(of_operators, &admin::PROTOCOLS)?),
+        for_clients: Some(serve(of_clients)?),
+        for_operators: Some(serve(of_operators)?),
     })
 }
 

@@ -1,17 +1,19 @@
 //! The listener for clients: HTTP/1.1 with keep-alive, and HTTP/2 by prior knowledge; both over
-//! TLS where there is a certificate, HTTP/2 by ALPN then.
+//! TLS where there is a certificate, HTTP/2 by ALPN then. And what the one for operators has in common with it.
 //!
 //! One thread accepts connections, and deals each to the worker that has the fewest. A worker is a
 //! thread with a runtime of its own, so that a request is served on one core from its first byte
 //! to its last, with that thread's instance of the policy.
 //!
 //! - [`clients`]: who is let in, and what is held for them;
-//! - [`connection`]: one client; [`refusals`] says why a head cannot be read, [`progress`] tells
+//! - [`serving`]: one connection, whoever answers; [`refusals`] says why a head cannot be read, [`progress`] tells
 //!   whether the client takes too long, by what its [`socket`] notes;
+//! - [`connection`]: one client;
 //! - [`receive`]: bodies of requests; [`unsent`]: those of answers; [`streams`]: HTTP/2's tasks, and
 //!   [`leaving`] what is on its way of their answers;
 //! - [`worker`]: the threads; [`slot`]: what is known of them, and a connection's place at one;
-//!   [`finish`]: the end of their connections; [`pulse`]: whether all of them are alive.
+//!   [`finish`]: the end of their connections; [`pulse`]: whether all of them are alive;
+//! - [`operators`]: their connections, and [`routed`] their answers.
 
 pub mod clients;
 mod connection;
@@ -21,6 +23,7 @@ mod progress;
 mod pulse;
 mod receive;
 mod refusals;
+mod serving;
 mod socket;
 mod streams;
 #[cfg(test)]
@@ -28,6 +31,8 @@ mod tests;
 mod unsent;
 mod slot;
 mod worker;
+mod routed;
+pub(crate) mod operators;
 
 use std::future::Future;
 use std::net::TcpStream as StdTcpStream;

@@ -9,6 +9,7 @@
 //! - `order_core`: the replica as a pure state machine;
 //! - `join`: has the ledger compared with the journal before it is served;
 //! - `report`: what a catalog that has started is told;
+//! - [`protocol_note`]: at which version of the protocol the bazaar is, for a catalog that is rebuilt;
 //! - [`measured`]: what it counts and times;
 //! - `traced`: the spans of orders whose requests are traced;
 //! - `peers`: the calls to the catalog and the peers;
@@ -34,6 +35,7 @@ pub mod order_stream;
 mod driver;
 mod join;
 mod report;
+pub mod protocol_note;
 mod traced;
 pub mod measured;
 mod peers;
@@ -164,6 +166,11 @@ pub async fn run(
     });
     let (close, closing) = watch::channel(false);
     let protocol = catalog.protocol();
+    // Ends with this function.
+    let _noting = tasks::spawn("note the protocol", {
+        let data_dir = config.data_dir.clone();
+        protocol_note::keep(data_dir, journal, protocol.clone(), handle.watch())
+    });
     let orders = OrdersService::new(
         journal,
         handle.clone(),

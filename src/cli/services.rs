@@ -98,7 +98,7 @@ pub struct Up {
         requires = "secure"
     )]
     pub hosts: Vec<String>,
-    /// Start a service again that died
+    /// Start a service again that died; without it, catalogs over --store alone, which end where going on would not be safe
     #[arg(long, env = "BAZAAR_RESTART", value_parser = BoolishValueParser::new())]
     pub restart: bool,
     /// Where a replica's ledger is damaged, set it aside and copy it anew from the others

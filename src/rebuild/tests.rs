@@ -3,8 +3,8 @@ use std::time::Duration;
 use catalog::store::Loaded;
 use catalog::store::sqlite::SqliteJournal;
 use domain::{
-    Epoch, IdempotencyKey, Identity, LedgerEnd, Order, OrderNumber, Price, Quantity, ReplicaId,
-    Row, Side, StockName, Term,
+    Epoch, IdempotencyKey, Identity, LedgerEnd, Order, OrderNumber, Price, Protocol, Quantity,
+    ReplicaId, Row, Side, StockName, Term,
 };
 use order::store::{SqliteStore, Store as _};
 use order_core::durable::Save;
@@ -225,6 +225,47 @@ fn a_journal_keeps_its_id_and_the_longest_lease_that_a_ledger_heard_of_is_waited
     rebuild(&catalog, &dirs).unwrap();
     let longest = catalog::config::lease_max(catalog::config::LEASE_MAX);
     assert_eq!(load(&catalog).sessions_out, Some(longest));
+}
+
+#[test]
+fn a_catalog_begins_at_the_lowest_version_of_the_protocol_that_was_noted_in_ledgers_last_epochs() {
+    let (first, newest) = (Protocol::FIRST, Protocol::NEWEST);
+    assert!(first < newest);
+    let own = identity(1, Duration::from_secs(1));
+    let rows = [row(&[], 1, "one")];
+    // Ledgers have seen epoch 1.
+    let note = |journal: u8, epoch: u64, protocol: Protocol| {
+        Some(ProtocolNote {
+            journal: identity(journal, own.lease_horizon).journal,
+            epoch: Epoch(epoch),
+            protocol,
+        })
+    };
+    for (notes, expected) in [
+        ([note(1, 1, newest), note(1, 1, newest)], newest),
+        ([note(1, 1, newest), note(1, 1, first)], first),
+        // A replica of before has none.
+        ([note(1, 1, newest), None], first),
+        ([None, None], first),
+        // One of before went on where the other stopped.
+        ([note(1, 1, newest), note(1, 0, newest)], first),
+        // What the disk was used for before, or the journal was brought back from.
+        ([note(2, 1, newest), note(1, 1, newest)], first),
+        ([note(1, 2, newest), note(1, 1, newest)], first),
+    ] {
+        let dirs = [known_replica(own, &rows), known_replica(own, &rows)];
+        for (dir, note) in dirs.iter().zip(notes) {
+            if let Some(note) = note {
+                note.write(dir.path()).unwrap();
+            }
+        }
+        let never_used = tempfile::tempdir().unwrap();
+        drop(SqliteStore::open(never_used.path()).unwrap());
+        let catalog = tempfile::tempdir().unwrap();
+        let [one, other] = dirs;
+        rebuild(&catalog, &[one, other, never_used]).unwrap();
+        assert_eq!(load(&catalog).protocol, expected, "{notes:?}");
+    }
 }
 
 #[test]

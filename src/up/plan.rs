@@ -49,7 +49,7 @@ pub struct Service {
     pub environment: Vec<(&'static str, OsString)>,
     /// How long it may take to stop.
     pub stop_time_max: Duration,
-    /// Whether it ends by itself where that is what is safe, and is to be started again then.
+    /// Whether it ends by itself where that is what is safe, and is to be started again then, whatever `--restart` says.
     pub is_crash_only: bool,
 }
 

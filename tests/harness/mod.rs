@@ -20,6 +20,7 @@
 //! - [`ports`]: ports that no other test has;
 //! - [`wait`]: waiting for a condition, and for one's turn;
 //! - [`skip`]: tests that this machine cannot run;
+//! - [`browser`]: one that a script drives;
 //! - [`guests`]: components, compiled once;
 //! - [`bombs`]: components that are made to keep a compiler busy.
 
@@ -42,10 +43,12 @@ mod measure;
 mod ports;
 mod wait;
 mod skip;
+mod browser;
 mod guests;
 pub mod bombs;
 
 pub use bazaar::{Bazaar, Order, data_dir, settled_journal};
+pub use browser::Browser;
 pub use collector::{Collector, Seen, Speaks};
 pub use events::{Event, next_event};
 pub use guests::{example, guest, slow_target};

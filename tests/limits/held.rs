@@ -181,6 +181,28 @@ fn a_list_that_is_taken_but_for_its_end_has_its_stream_reset_and_its_connection_
 }
 
 #[test]
+fn at_the_admin_address_too_a_stream_that_is_not_taken_is_reset_and_who_asks_nothing_more_is_cut_off()
+{
+    let bazaar = Bazaar::start_default();
+    let runtime = Runtime::new().expect("there are threads");
+    runtime.block_on(async {
+        let mut client = Client::open(bazaar.admin_address(), Some(0)).await;
+        let page = request(1, "GET", "/console/main.js", true);
+        let begun = Instant::now();
+        client.send(&page).await;
+        let reset = |frame: &Frame| (frame.kind, frame.stream) == (RST_STREAM, 1);
+        client.until(reset).await;
+        let untaken = begun.elapsed();
+        assert!(untaken < RECEIVE_TIME_MAX + SLACK, "{untaken:?}");
+        // Pings are no requests.
+        let begun = Instant::now();
+        client.ping_to_the_end().await;
+        let idle = begun.elapsed();
+        assert!(idle < SEND_TIME_MAX + SLACK, "{idle:?}");
+    });
+}
+
+#[test]
 fn a_service_holds_no_more_of_what_is_not_ended_and_not_taken() {
     let mut bazaar = Bazaar::start(many_stocks());
     let catalog = bazaar.server_address(Server::Catalog);

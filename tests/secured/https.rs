@@ -4,6 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::thread;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
@@ -87,6 +92,43 @@ impl Edge {
     fn operated(&self, config: Arc<ClientConfig>, target: &str) -> io::Result<u16> {
         let answer = ask(self.admin, config, ("GET", target));
         runtime().block_on(answer).map(|(status, _)| status)
+    }
+}
+
+/// A connection over HTTP/2. To be used within a runtime.
+async fn by_http2(to: SocketAddr, config: Arc<ClientConfig>) -> SendRequest<Empty<Bytes>> {
+    let mut config = (*config).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = handshake(to, config.into()).await.unwrap();
+    let builder = http2::Builder::new(TokioExecutor::new());
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// Asks there, beside whatever else is asked.
+async fn asked_by_http2(
+    sender: &SendRequest<Empty<Bytes>>,
+    method: &str,
+    uri: &str,
+) -> http::Response<Incoming> {
+    let mut sender = sender.clone();
+    sender.ready().await.unwrap();
+    let request = http::Request::builder().method(method).uri(uri);
+    let request = request.body(Empty::new()).unwrap();
+    timeout(PATIENCE, sender.send_request(request))
+        .await
+        .expect("it is answered")
+        .unwrap()
+}
+
+/// Reads on until such an event has begun.
+async fn until_event(events: &mut Incoming, name: &str) {
+    let (wanted, mut read) = (format!("event: {name}\n"), Vec::new());
+    while !String::from_utf8_lossy(&read).contains(&wanted) {
+        let frame = timeout(PATIENCE, events.frame()).await;
+        let frame = frame.expect("it goes on").expect("it is not over").unwrap();
+        read.extend_from_slice(frame.data_ref().expect("events have no trailers"));
     }
 }
 
@@ -216,4 +258,57 @@ fn https_goes_on_under_new_certificates_and_ends_for_clients_of_another_authorit
         edge.operated(seen_by(&other, Some(&old)), "/healthz")
             .is_err()
     );
+}
+
+/// A browser has six connections over HTTP/1.1 to a server, and each console that is open keeps one of them.
+#[test]
+fn operators_follow_consoles_and_do_all_else_over_one_connection_of_http_2() {
+    const CONSOLES: usize = 8;
+    let mut up = Up::start();
+    let runtime = runtime();
+    let consoles = runtime.block_on(async {
+        let at = |target: &str| format!("https://{}{target}", up.admin);
+        let operator = by_http2(up.admin, up.shows(Some("operator"))).await;
+        let mut consoles = Vec::new();
+        for _ in 0..CONSOLES {
+            let events = asked_by_http2(&operator, "GET", &at("/console/events")).await;
+            assert_eq!(events.status(), 200);
+            assert_eq!(events.headers()["content-type"], "text/event-stream");
+            consoles.push(events.into_body());
+        }
+        for events in &mut consoles {
+            until_event(events, "you").await;
+        }
+        let evil = "https://evil.example/status".to_owned();
+        for (method, uri, expected) in [
+            ("GET", at("/"), 200),
+            ("GET", at("/status"), 200),
+            ("HEAD", at("/metrics"), 200),
+            ("POST", at("/policy/rollback"), 409),
+            ("GET", at("/nowhere"), 404),
+            ("GET", evil, 403),
+        ] {
+            let answer = asked_by_http2(&operator, method, &uri).await;
+            assert_eq!(answer.status(), expected, "{method} {uri}");
+            let read = answer.into_body().collect().await;
+            assert_eq!(read.unwrap().to_bytes().is_empty(), method == "HEAD");
+        }
+        for (who, method, target, expected) in [
+            (None, "GET", "/healthz", 200),
+            (None, "GET", "/status", 401),
+            (Some("viewer"), "GET", "/status", 200),
+            (Some("viewer"), "POST", "/policy/rollback", 403),
+        ] {
+            let other = by_http2(up.admin, up.shows(who)).await;
+            let answer = asked_by_http2(&other, method, &at(target)).await;
+            assert_eq!(answer.status(), expected, "{who:?} {method} {target}");
+        }
+        // They went on meanwhile.
+        for events in &mut consoles {
+            until_event(events, "now").await;
+        }
+        (operator, consoles)
+    });
+    assert!(up.process.terminate().success(), "nobody holds it up");
+    drop(consoles);
 }

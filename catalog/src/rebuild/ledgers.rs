@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use domain::{ChainHash, Epoch, Identity, LedgerEnd, Protocols, ReplicaId, Row, RowNumber};
+use domain::{
+    ChainHash, Epoch, Identity, LedgerEnd, Protocol, Protocols, ReplicaId, Row, RowNumber,
+};
 use storage::StorageError;
 
 use super::RebuildSource;
@@ -19,6 +21,8 @@ pub struct Found {
     pub identity: Option<Identity>,
     /// The rows beside it that continue it, of whatever epoch.
     pub beside: Vec<Row>,
+    /// The version of the protocol that the bazaar was at in its term's epoch, where the replica has noted that.
+    pub protocol: Option<Protocol>,
 }
 
 impl Found {
@@ -51,6 +55,7 @@ pub struct Ledgers {
     lease_horizon: Option<Duration>,
     epoch: Epoch,
     leader: Option<ReplicaId>,
+    protocol: Protocol,
 }
 
 impl Ledgers {
@@ -86,7 +91,13 @@ impl Ledgers {
             lease_horizon: lease_horizon(found),
             epoch: epochs.max().unwrap_or_default(),
             leader,
+            protocol: protocol(found),
         }))
+    }
+
+    /// The version of the protocol that a catalog begins at that is rebuilt from them.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// What is left of the catalog. `rows` are the longest ledger's; what was added to that since it
@@ -102,6 +113,7 @@ impl Ledgers {
             lease_horizon,
             epoch,
             leader,
+            protocol,
             ..
         } = self;
         let in_ledger =
@@ -113,7 +125,7 @@ impl Ledgers {
             lease_horizon,
             epoch,
             leader,
-            protocol: Protocols::OWN.oldest(),
+            protocol,
         }
     }
 }
@@ -140,6 +152,17 @@ fn lease_horizon(found: &[Found]) -> Option<Duration> {
         .map(|found| found.identity.map(|identity| identity.lease_horizon))
         .collect();
     horizons?.into_iter().max()
+}
+
+/// The lowest version of the protocol that any ledger's replica has noted: the bazaar was at it in the last epoch that each of
+/// them knows, and whoever is of a release that does not speak it was refused since. Where one has noted none, as replicas of
+/// before do not, it is the oldest that this release speaks: an operator can raise it, and nobody can take it back.
+fn protocol(found: &[Found]) -> Protocol {
+    let heard = found.iter().filter(|found| !found.is_blank());
+    let noted: Option<Vec<Protocol>> = heard.map(|found| found.protocol).collect();
+    let lowest = noted.and_then(|noted| noted.into_iter().min());
+    let (oldest, newest) = (Protocols::OWN.oldest(), Protocols::OWN.newest());
+    lowest.unwrap_or(oldest).clamp(oldest, newest)
 }
 
 /// The rows behind the longest ledger that replicas hold beside theirs. In one epoch a number is

@@ -761,27 +761,56 @@ async fn who_may_not_see_the_standbys_is_told_what_to_grant() {
     open(strict()).await.unwrap();
 }
 
+/// A server that encrypts, and has an empty database; with certificates that are its, and others.
+struct Encrypting {
+    cluster: Cluster,
+    own: Certificates,
+    /// By another authority.
+    others: Certificates,
+    _dirs: [tempfile::TempDir; 2],
+}
+
+impl Encrypting {
+    /// `None` where there is no PostgreSQL.
+    fn start() -> Option<Self> {
+        if test_postgres::programs().is_none() {
+            test_postgres::skip::skip("PostgreSQL", "scripts/test-setup installs it");
+            return None;
+        }
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        // The server reads its own.
+        test_postgres::process::chown(dirs[0].path());
+        let [own, others] = dirs.each_ref().map(|dir| Certificates::make(dir.path()));
+        let cluster = Cluster::start(&Options {
+            settings: vec![
+                ("ssl", "on".into()),
+                ("ssl_cert_file", own.certificate.display().to_string()),
+                ("ssl_key_file", own.key.display().to_string()),
+            ],
+            ..Options::default()
+        });
+        let cluster = cluster.expect("there is PostgreSQL");
+        cluster.sql("CREATE DATABASE bazaar");
+        Some(Self {
+            cluster,
+            own,
+            others,
+            _dirs: dirs,
+        })
+    }
+}
+
 #[tokio::test]
 async fn with_verify_full_only_the_host_that_was_asked_for_is_believed() {
-    if test_postgres::programs().is_none() {
-        test_postgres::skip::skip("PostgreSQL", "scripts/test-setup installs it");
+    let Some(server) = Encrypting::start() else {
         return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    test_postgres::process::chown(dir.path());
-    let own = Certificates::make(dir.path());
-    let others_dir = tempfile::tempdir().unwrap();
-    let others = Certificates::make(others_dir.path());
-    let cluster = Cluster::start(&Options {
-        settings: vec![
-            ("ssl", "on".into()),
-            ("ssl_cert_file", own.certificate.display().to_string()),
-            ("ssl_key_file", own.key.display().to_string()),
-        ],
-        ..Options::default()
-    });
-    let cluster = cluster.expect("there is PostgreSQL");
-    cluster.sql("CREATE DATABASE bazaar");
+    };
+    let Encrypting {
+        cluster,
+        own,
+        others,
+        ..
+    } = &server;
     let port = cluster.port();
     let open = async |host: &str, mode: &str, roots: Option<&Certificates>| {
         let roots = roots.map(|roots| format!("&sslrootcert={}", roots.authority.display()));
@@ -797,9 +826,9 @@ async fn with_verify_full_only_the_host_that_was_asked_for_is_believed() {
     };
     // The certificate is for `localhost` alone.
     for (host, mode, roots, encrypted) in [
-        ("localhost", "verify-full", Some(&own), true),
-        ("127.0.0.1", "verify-ca", Some(&own), true),
-        ("127.0.0.1", "require", Some(&own), true),
+        ("localhost", "verify-full", Some(own), true),
+        ("127.0.0.1", "verify-ca", Some(own), true),
+        ("127.0.0.1", "require", Some(own), true),
         ("127.0.0.1", "require", None, true),
         ("127.0.0.1", "prefer", None, true),
         ("127.0.0.1", "disable", None, false),
@@ -809,10 +838,10 @@ async fn with_verify_full_only_the_host_that_was_asked_for_is_believed() {
         assert_eq!(opened, encrypted, "{mode}");
     }
     for (host, mode, roots) in [
-        ("127.0.0.1", "verify-full", &own),
-        ("localhost", "verify-full", &others),
-        ("localhost", "verify-ca", &others),
-        ("localhost", "require", &others),
+        ("127.0.0.1", "verify-full", own),
+        ("localhost", "verify-full", others),
+        ("localhost", "verify-ca", others),
+        ("localhost", "require", others),
     ] {
         match open(host, mode, Some(roots)).await {
             Err(OpenError::Refused(PostgresError::Connect { problem, .. })) => {
@@ -827,26 +856,17 @@ async fn with_verify_full_only_the_host_that_was_asked_for_is_believed() {
 /// A catalog that stands by was started long before it is connected again.
 #[tokio::test]
 async fn a_server_is_believed_by_the_authorities_that_the_file_names_when_it_is_connected_to() {
-    if test_postgres::programs().is_none() {
-        test_postgres::skip::skip("PostgreSQL", "scripts/test-setup installs it");
+    let Some(server) = Encrypting::start() else {
         return;
-    }
+    };
+    let Encrypting {
+        cluster,
+        own,
+        others,
+        ..
+    } = &server;
     let dir = tempfile::tempdir().unwrap();
-    test_postgres::process::chown(dir.path());
-    let own = Certificates::make(dir.path());
-    let others_dir = tempfile::tempdir().unwrap();
-    let others = Certificates::make(others_dir.path());
-    let cluster = Cluster::start(&Options {
-        settings: vec![
-            ("ssl", "on".into()),
-            ("ssl_cert_file", own.certificate.display().to_string()),
-            ("ssl_key_file", own.key.display().to_string()),
-        ],
-        ..Options::default()
-    });
-    let cluster = cluster.expect("there is PostgreSQL");
-    cluster.sql("CREATE DATABASE bazaar");
-    let roots = others_dir.path().join("roots.pem");
+    let roots = dir.path().join("roots.pem");
     std::fs::copy(&own.authority, &roots).unwrap();
     let url = format!(
         "postgres://{SUPERUSER}@localhost:{}/bazaar?sslmode=verify-full&sslrootcert={}",

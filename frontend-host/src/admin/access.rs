@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -224,15 +225,17 @@ fn is_foreign_page(headers: &HeaderMap, host: Option<&str>, is_over_tls: bool) -
 /// What the request calls this server; none at all from clients of before HTTP/1.1. `None` where
 /// that cannot be told.
 fn host(request: &Request) -> Option<Option<&str>> {
+    let target = request.uri().authority();
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => Some(host.to_str().ok()?),
         (None, _) if request.version() < Version::HTTP_11 => None,
+        // Over HTTP/2 the target has one (RFC 9113, section 8.3.1).
+        (None, _) if request.version() >= Version::HTTP_2 && target.is_some() => None,
         _ => return None,
     };
     // A target with a host of its own counts more (RFC 9112, section 3.2.2).
-    let target = request.uri().authority();
-    Some(target.map(|target| target.as_str()).or(host))
+    Some(target.map(Authority::as_str).or(host))
 }
 
 /// Whether a `Host` header names a loopback address. A name that was made to resolve to one
@@ -399,6 +402,11 @@ mod tests {
         let mut old = request(&[]);
         *old.version_mut() = Version::HTTP_10;
         assert_eq!(super::host(&old), Some(None));
+        let mut second = request(&[]);
+        *second.version_mut() = Version::HTTP_2;
+        assert_eq!(super::host(&second), None);
+        *second.uri_mut() = "https://a:1/status".parse().unwrap();
+        assert_eq!(super::host(&second), Some(Some("a:1")));
         let mut absolute = request(&[("host", "localhost")]);
         *absolute.uri_mut() = "http://evil.example/status".parse().unwrap();
         assert_eq!(super::host(&absolute), Some(Some("evil.example")));

@@ -2,20 +2,25 @@
 
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::Response;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::refusal::{Refusal, of_others};
-use crate::config::UPLOAD_TIME_MAX;
+use crate::config::{UPLOAD_TIME_MAX, UPLOADS_MAX};
 use frontend_policy::limits::COMPONENT_BYTES_MAX;
 
 /// Longest text of an error that was not made here, in bytes.
 const TEXT_BYTES_MAX: usize = 4 << 10;
+
+/// For each body that is held. More wait: over HTTP/2 a connection can have many.
+static PLACES: Semaphore = Semaphore::const_new(UPLOADS_MAX);
 
 /// Gives errors that others have made, as the router does of a query that it cannot read, the form
 /// of all.
@@ -55,11 +60,32 @@ async fn read(body: Body, bytes_max: usize, time_max: Duration) -> Result<Bytes,
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(Refusal::BodyTooLarge);
     }
-    match timeout(time_max, Limited::new(body, bytes_max).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+    let reading = async {
+        let place = PLACES.acquire().await.expect("never closed");
+        let read = Limited::new(body, bytes_max).collect().await?;
+        let bytes = read.to_bytes();
+        Ok::<_, BoxError>(Bytes::from_owner(Held {
+            bytes,
+            _place: place,
+        }))
+    };
+    match timeout(time_max, reading).await {
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(problem)) if problem.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
         Ok(Err(_)) => Err(Refusal::BodyIncomplete),
         Err(_) => Err(Refusal::BodyTooLate),
+    }
+}
+
+/// A body, and its place.
+struct Held {
+    bytes: Bytes,
+    _place: SemaphorePermit<'static>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -11,22 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
-use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
-use tokio_util::either::Either;
 
-use crate::config::{
-    ADMIN_CONNECTIONS_MAX, ADMIN_DRAIN_TIME_MAX, HEAD_BYTES_MAX, HEADERS_MAX, RECEIVE_TIME_MAX,
-    SEND_TIME_MAX,
-};
+use crate::config::{ADMIN_CONNECTIONS_MAX, ADMIN_DRAIN_TIME_MAX};
+use crate::server::operators::{OperatorConnection, OperatorConnections};
 
 /// Pause after accepting failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -61,9 +51,8 @@ pub(super) async fn serve(
     leaving: impl Future,
     shutdown: impl Future,
 ) {
-    let open = GracefulShutdown::new();
+    let operators = OperatorConnections::new();
     let mut connections = Connections::default();
-    let (close, closing) = watch::channel(false);
     let mut leaving = pin!(leaving);
     loop {
         // Who is accepted is served: nothing else is given up for `leaving`.
@@ -72,13 +61,12 @@ pub(super) async fn serve(
             _ = &mut leaving => break,
         };
         connections
-            .take_in(accepted, tls.as_ref(), &router, (&open, &closing))
+            .take_in(accepted, tls.as_ref(), &router, &operators)
             .await;
     }
     drop(listener);
     shutdown.await;
-    close.send_replace(true);
-    if timeout(ADMIN_DRAIN_TIME_MAX, open.shutdown())
+    if timeout(ADMIN_DRAIN_TIME_MAX, operators.shutdown())
         .await
         .is_err()
     {
@@ -104,19 +92,19 @@ impl Connections {
         accepted: io::Result<(TcpStream, SocketAddr)>,
         tls: Option<&tls::Server>,
         router: &Router,
-        (open, closing): (&GracefulShutdown, &watch::Receiver<bool>),
+        operators: &OperatorConnections,
     ) {
         match accepted {
             Ok((stream, address)) => {
                 self.make_room().await;
+                let address = address.ip().to_canonical();
                 let trusted = Trusted::default();
                 let entering = Entering {
                     stream,
-                    address: address.ip().to_canonical(),
+                    address,
                     tls: tls.cloned(),
                     trusted: trusted.clone(),
-                    watcher: open.watcher(),
-                    closing: closing.clone(),
+                    operator: operators.entering(address),
                 };
                 let serving = entering.serve(router.clone());
                 #[expect(clippy::disallowed_methods, reason = "its client sees its end")]
@@ -154,9 +142,7 @@ struct Entering {
     address: IpAddr,
     tls: Option<tls::Server>,
     trusted: Trusted,
-    watcher: Watcher,
-    /// Becomes true when the listener closes.
-    closing: watch::Receiver<bool>,
+    operator: OperatorConnection,
 }
 
 impl Entering {
@@ -167,26 +153,12 @@ impl Entering {
             address,
             tls,
             trusted,
-            watcher,
-            mut closing,
+            operator,
         } = self;
-        // Small answers must not wait for an acknowledgement, and who reads nothing is cut off.
-        let _ = stream.set_nodelay(true);
-        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(RECEIVE_TIME_MAX));
-        let (stream, chain) = match tls {
-            None => (Either::Left(stream), Arc::from([])),
-            Some(tls) => {
-                let agreed = tokio::select! {
-                    agreed = timeout(SEND_TIME_MAX, tls.accept(stream)) => agreed,
-                    _ = closing.wait_for(|closing| *closing) => return,
-                };
-                match agreed {
-                    Ok(Ok(agreed)) => agreed,
-                    Ok(Err(error)) => {
-                        return tracing::debug!(%address, %error, "no TLS came about with an operator");
-                    }
-                    Err(_) => return tracing::debug!(%address, "an operator's TLS took too long"),
-                }
+        let (stream, chain) = match operator.agreed(stream, tls.as_ref()).await {
+            Ok(agreed) => agreed,
+            Err(error) => {
+                return tracing::debug!(%address, %error, "no TLS came about with an operator");
             }
         };
         let peer = Peer {
@@ -194,21 +166,6 @@ impl Entering {
             chain,
             trusted,
         };
-        let router = TowerToHyperService::new(router);
-        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(peer.clone());
-            router.call(request)
-        });
-        let serving = http1::Builder::new()
-            .timer(TokioTimer::new())
-            // Also how long a connection may ask for nothing.
-            .header_read_timeout(SEND_TIME_MAX)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .max_headers(HEADERS_MAX)
-            .half_close(true)
-            .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(serving).await {
-            tracing::debug!(%error, "an operator's connection ended");
-        }
+        operator.serve(stream, router, peer).await;
     }
 }

@@ -45,8 +45,6 @@ pub(super) struct Exchange<'a> {
     /// What was done last, and what the cache had for it.
     route: Route,
     cached: Cached,
-    /// Whether the response had been made before.
-    is_hit: bool,
     /// When it came, where what the client gets is compared with what others get.
     compared_since: Option<Instant>,
 }
@@ -108,7 +106,6 @@ impl<'a> Exchange<'a> {
             list: None,
             route: Route::Policy,
             cached: Cached::None,
-            is_hit: false,
         }
     }
 
@@ -141,11 +138,6 @@ impl<'a> Exchange<'a> {
     pub(super) fn add_reply_headers(&self, reply: &mut HeaderMap) {
         let request = &self.request.admitted.head.headers;
         self.decider.add_reply_headers(reply, request);
-    }
-
-    /// Whether the response had been made before.
-    pub(super) fn is_hit(&self) -> bool {
-        self.is_hit
     }
 
     /// What was decided, for whoever notes it.

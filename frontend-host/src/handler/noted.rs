@@ -37,11 +37,6 @@ impl Noted {
         self.traced.as_ref().map(|traced| traced.parent())
     }
 
-    /// Whether a hit, too, is to say what its request is called.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.id.was_sent() || self.is_described()
-    }
-
     /// Whether what was decided is noted anywhere.
     pub(super) fn is_described(&self) -> bool {
         self.pending.is_some() || self.traced.is_some()

@@ -91,6 +91,15 @@ impl Clients {
         &self.bounds
     }
 
+    /// The same at the moment, with what is left of the time that they may take.
+    pub(super) fn bounds_now(&self) -> Bounds {
+        Bounds {
+            send_time_max: self.patience(self.bounds.send_time_max),
+            idle_time_max: self.patience(self.bounds.idle_time_max),
+            ..self.bounds
+        }
+    }
+
     /// The next connection that may come in, for any runtime to take up. Waits for a place, and
     /// then for a client.
     pub async fn accept(self: &Arc<Self>, listener: &TcpListener) -> (StdTcpStream, Place) {

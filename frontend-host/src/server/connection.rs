@@ -2,11 +2,8 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use frontend_policy::decision::Scheme;
@@ -16,170 +13,77 @@ use http::{HeaderValue, Method, Response, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulConnection;
 use rpc::budget::{Exhausted, Share, head_bytes};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio_util::either::Either;
 
 use super::clients::Place;
 use super::finish::Watcher;
 use super::progress::Progress;
 use super::receive::{self, Unread};
-use super::refusals::Refusals;
+use super::serving::{Served, http_server, watched};
 use super::slot::WorkerSlot;
-use super::socket::Socket;
-use super::streams::Streams;
 use super::unsent::{EVENTS_BYTES, UnderWay, Unsent};
-use crate::config::Bounds;
-use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
 use crate::handler::{Followed, Gateway, Noted, Refusal, Request, without_body};
 
 /// What a request over HTTP/2 counts for besides its head and its body: a task, and what hyper and
 /// h2 keep of it.
 const STREAM_BYTES: usize = 4 << 10;
 
-/// What an HTTP/2 connection may be sent of bodies that nobody has read yet: of one, and in all.
-const STREAM_WINDOW_BYTES: u32 = 64 << 10;
-const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
-
-/// What h2 holds of one answer at most.
-const STREAM_BUFFER_BYTES_MAX: usize = 64 << 10;
-
 /// Answers over HTTP/1 of at most so many bytes are neither counted nor watched: most sockets take
 /// them at once, and a connection has one at a time.
 const UNWATCHED_BYTES_MAX: usize = 16 << 10;
 
-/// What h2 takes of one head, in bytes (RFC 9113, section 6.5.2): more than the gateway does, which
-/// says why it takes no more, where h2 sends a bare 431.
-const HEAD_LIST_BYTES_MAX: u32 = 2 * HEAD_BYTES_MAX as u32;
-
-/// Why a connection ended before its client wanted it to.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// A connection that is served when it is polled, and can be asked to come to its end.
-trait Serving: Future<Output = Result<(), Failure>> + Send {
-    fn finish(self: Pin<&mut Self>);
-}
-
-impl<C> Serving for C
-where
-    C: GracefulConnection<Error = Failure> + Send,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-/// A connection, served by the task that polls it.
-pub(super) struct Connection {
-    serving: Pin<Box<dyn Serving>>,
-    peer: Arc<Peer>,
+/// A client's connection, to be served, and the other end of it.
+pub(super) fn connection(
+    stream: tls::Stream,
+    place: Place,
+    gateway: Arc<Gateway>,
+    slot: WorkerSlot,
     finish: Watcher,
-    /// Wakes the task that serves it once it is to finish; none before that has polled it.
-    woken: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    is_finishing: bool,
-}
-
-impl Connection {
-    pub(super) fn new(
-        stream: tls::Stream,
-        place: Place,
-        gateway: Arc<Gateway>,
-        slot: WorkerSlot,
-        finish: Watcher,
-    ) -> Self {
-        let bounds = *place.clients().bounds();
-        let progress = Arc::new(Progress::begin(slot));
-        let scheme = match stream {
-            Either::Left(_) => Scheme::Http,
-            Either::Right(_) => Scheme::Https,
-        };
-        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&progress)));
-        let socket = TokioIo::new(Refusals::new(socket));
-        let peer = Arc::new(Peer {
-            gateway,
-            scheme,
-            progress,
-            place,
-            is_last: AtomicBool::default(),
-        });
-        let service = service_fn({
-            let peer = Arc::clone(&peer);
-            // A count of the connection's own: workers do not contend for it.
-            move |request| Arc::clone(&peer).answer(request)
-        });
-        let server = http_server(&bounds);
-        Self {
-            serving: Box::pin(server.serve_connection(socket, service).into_owned()),
-            peer,
-            finish,
-            woken: None,
-            is_finishing: false,
-        }
-    }
-
-    /// Serves it as far as that goes without waiting.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        if self.woken.is_none() {
-            let mut woken = Box::pin(self.finish.wait_until_told());
-            let _ = woken.as_mut().poll(cx);
-            self.woken = Some(woken);
-        }
-        if !self.is_finishing && self.finish.is_told() {
-            self.finish();
-        }
-        self.serving.as_mut().poll(cx)
-    }
-
-    /// From now on each answer over HTTP/1 says that it was the last, and is: a request that is on its way is not lost. Over
-    /// HTTP/2 [`finish`](Self::finish) loses none.
-    pub(super) fn say_last(&self) {
-        self.peer.is_last.store(true, Ordering::Relaxed);
-    }
-
-    /// From now on it takes no more requests, says so where the protocol can, and ends once all
-    /// is answered.
-    pub(super) fn finish(&mut self) {
-        self.is_finishing = true;
-        self.serving.as_mut().finish();
-    }
-
-    /// Where it came from.
-    pub(super) fn client(&self) -> IpAddr {
-        self.peer.place.address()
-    }
-
-    /// Whether its client takes too long. Single streams that it does not take are ended.
-    pub(super) fn is_overdue(&self) -> bool {
-        let clients = self.peer.place.clients();
-        self.peer.progress.end_overdue_streams(clients);
-        self.peer.progress.is_overdue(clients)
-    }
-}
-
-/// Sets a client's socket up before anything comes over it.
-pub(super) fn prepare(stream: &TcpStream, place: &Place) {
-    let bounds = place.clients().bounds();
-    // Small answers must not wait for an acknowledgement.
-    let _ = stream.set_nodelay(true);
-    // A client that reads nothing of its answers is cut off.
-    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(bounds.receive_time_max));
+) -> (Served, Arc<Peer>) {
+    let server = http_server(place.clients().bounds());
+    let progress = Arc::new(Progress::begin(slot));
+    let scheme = match stream {
+        Either::Left(_) => Scheme::Http,
+        Either::Right(_) => Scheme::Https,
+    };
+    let socket = watched(stream, &progress);
+    let peer = Arc::new(Peer {
+        gateway,
+        scheme,
+        progress: Arc::clone(&progress),
+        place,
+        is_last: AtomicBool::default(),
+    });
+    let service = service_fn({
+        let peer = Arc::clone(&peer);
+        // A count of the connection's own: workers do not contend for it.
+        move |request| Arc::clone(&peer).answer(request)
+    });
+    let http = server.serve_connection(socket, service).into_owned();
+    (Served::new(Box::pin(http), progress, finish), peer)
 }
 
 /// The other end of a connection.
-struct Peer {
+pub(super) struct Peer {
     gateway: Arc<Gateway>,
     scheme: Scheme,
     progress: Arc<Progress>,
     place: Place,
-    /// See [`Connection::say_last`].
+    /// See [`say_last`](Self::say_last).
     is_last: AtomicBool,
 }
 
 impl Peer {
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// From now on each answer over HTTP/1 says that it was the last, and is. Over HTTP/2 the connection's end loses no request.
+    pub(super) fn say_last(&self) {
+        self.is_last.store(true, Ordering::Relaxed);
+    }
+
     /// hyper moves the future: it has the head once, and whatever waits is boxed.
     fn answer(
         self: Arc<Self>,
@@ -358,27 +262,6 @@ impl Peer {
 fn parts(response: Response<Full<Bytes>>) -> (http::response::Parts, Bytes) {
     let (head, body) = response.into_parts();
     (head, body.into_inner().unwrap_or_default())
-}
-
-fn http_server(bounds: &Bounds) -> auto::Builder<Streams> {
-    let mut server = auto::Builder::new(Streams);
-    server
-        .http1()
-        // `progress` does without a timer for each request.
-        .header_read_timeout(None)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .half_close(true);
-    server
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_LIST_BYTES_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(STREAM_BUFFER_BYTES_MAX)
-        .keep_alive_interval(bounds.send_time_max);
-    server
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::clients::Clients;
 use super::leaving::{Leaving, Moment};
 use super::slot::{TICK_MS, WorkerSlot};
 use super::streams::Stream;
+use crate::config::Bounds;
 
 /// How often a connection looks whether it is overdue. What is overdue lasts longer by this and
 /// a tick at most.
@@ -35,8 +35,8 @@ enum Awaited {
 /// How many bits of a note tell what is awaited.
 const AWAITED_BITS: u32 = 3;
 
-/// One connection's note: what it waits for, and since when. Only the worker that serves it
-/// writes it.
+/// One connection's note: what it waits for, and since when. Only those who serve it write it: its
+/// task and those of its streams, for clients all on one thread.
 pub(super) struct Progress {
     /// Whose clock it goes by.
     slot: WorkerSlot,
@@ -191,26 +191,26 @@ impl Progress {
     }
 
     /// Ends the streams whose client takes too long, where it takes no more than that.
-    pub(super) fn end_overdue_streams(&self, clients: &Clients) {
-        let time_max = clients.bounds().receive_time_max;
+    pub(super) fn end_overdue_streams(&self, bounds: &Bounds) {
         // Each is dropped, and its chunks with it, once this is over.
         self.leaving()
-            .overdue(self.now(), time_max)
+            .overdue(self.now(), bounds.receive_time_max)
             .for_each(Stream::end);
     }
 
     /// Whether it has waited longer than its client may take, beyond single streams that can be
     /// ended.
-    pub(super) fn is_overdue(&self, clients: &Clients) -> bool {
-        let bounds = clients.bounds();
+    pub(super) fn is_overdue(&self, bounds: &Bounds) -> bool {
         let is_stuck = self
             .leaving()
             .overdue(self.now(), bounds.receive_time_max)
             .any(|stream| !stream.is_served());
         let (awaited, since) = self.note();
         let longest = match awaited {
-            Awaited::Head => clients.patience(bounds.send_time_max),
-            Awaited::Request | Awaited::Stream => clients.patience(bounds.idle_time_max),
+            Awaited::Head => bounds.send_time_max,
+            // One began as the last one's end was noted, which only threads of a common runtime can do at once.
+            Awaited::Stream if self.streams.load(Ordering::Relaxed) > 0 => return is_stuck,
+            Awaited::Request | Awaited::Stream => bounds.idle_time_max,
             Awaited::Room => bounds.receive_time_max,
             Awaited::Answer => return is_stuck,
         };
@@ -225,7 +225,7 @@ mod tests {
 
     use super::super::slot::{TICK, WorkerStats};
     use super::*;
-    use crate::config::{Bounds, IDLE_TIME_MAX, RECEIVE_TIME_MAX, SEND_TIME_MAX};
+    use crate::config::{IDLE_TIME_MAX, RECEIVE_TIME_MAX, SEND_TIME_MAX};
 
     /// At the first of so many workers.
     fn at_one_of(workers: usize) -> (Arc<[WorkerStats]>, Progress) {
@@ -240,10 +240,9 @@ mod tests {
 
     /// Whether it is overdue after a time, with places for as many as may come.
     fn after(time: Duration, progress: &Progress) -> bool {
-        let clients = Clients::new(Bounds::default());
         let clock = progress.slot.stats().clock();
         let before = clock.fetch_add(ticks(time) + 1, Ordering::Relaxed);
-        let overdue = progress.is_overdue(&clients);
+        let overdue = progress.is_overdue(&Bounds::default());
         clock.store(before, Ordering::Relaxed);
         overdue
     }

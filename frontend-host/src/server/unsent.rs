@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use rpc::budget::Share;
 
@@ -29,6 +30,15 @@ pub(super) enum UnderWay {
 }
 
 impl UnderWay {
+    /// A request has come.
+    pub(super) fn begin(version: Version, progress: &Arc<Progress>) -> Self {
+        if version >= Version::HTTP_2 {
+            return Self::stream(progress);
+        }
+        progress.on_request();
+        Self::Answer(Arc::clone(progress))
+    }
+
     /// A request over HTTP/2 has come.
     pub(super) fn stream(progress: &Arc<Progress>) -> Self {
         Self::Stream {
@@ -38,7 +48,7 @@ impl UnderWay {
     }
 
     /// There is an answer to it.
-    fn on_response(&self) {
+    pub(super) fn on_response(&self) {
         if let Self::Answer(progress) = self {
             progress.on_long_response();
         }
@@ -62,6 +72,29 @@ impl UnderWay {
             }
         }
     }
+}
+
+/// What comes of an answer bit by bit is let go as it comes: what there is now, at its end nothing.
+pub(super) fn let_go(given: Poll<Option<Bytes>>, under_way: &Arc<UnderWay>) -> Poll<Option<Bytes>> {
+    if let UnderWay::Answer(progress) = &**under_way {
+        match given {
+            // Also at the end, which goes like the last chunk of an answer.
+            Poll::Ready(_) => progress.on_event(),
+            Poll::Pending => progress.on_events_taken(),
+        }
+        return given;
+    }
+    given.map(|given| {
+        let bytes = given?;
+        Some(match under_way.release() {
+            Some(on_the_way) => Bytes::from_owner(Owned {
+                bytes,
+                // The stream is not over before its last chunk is gone.
+                _owner: (on_the_way, Arc::clone(under_way)),
+            }),
+            None => bytes,
+        })
+    })
 }
 
 /// A chunk over HTTP/2 that has not gone out yet.
@@ -91,31 +124,13 @@ pub(super) const EVENTS_BYTES: usize = 32 << 10;
 /// Events, in the place of an answer's bytes.
 struct Events {
     stream: EventStream,
-    under_way: UnderWay,
+    under_way: Arc<UnderWay>,
     _share: Share,
 }
 
 impl Events {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let polled = self.stream.poll_next(cx);
-        if let UnderWay::Answer(progress) = &self.under_way {
-            match polled {
-                // Also at the end, which goes like the last chunk of an answer.
-                Poll::Ready(_) => progress.on_event(),
-                Poll::Pending => progress.on_events_taken(),
-            }
-            return polled;
-        }
-        polled.map(|given| {
-            let bytes = given?;
-            Some(match self.under_way.release() {
-                Some(on_the_way) => Bytes::from_owner(Owned {
-                    bytes,
-                    _owner: on_the_way,
-                }),
-                None => bytes,
-            })
-        })
+        let_go(self.stream.poll_next(cx), &self.under_way)
     }
 }
 
@@ -191,7 +206,7 @@ impl Unsent {
     pub(super) fn events(stream: EventStream, share: Share, under_way: UnderWay) -> Self {
         let events = Events {
             stream,
-            under_way,
+            under_way: Arc::new(under_way),
             _share: share,
         };
         Self {

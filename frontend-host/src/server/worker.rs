@@ -1,11 +1,8 @@
 //! The workers: threads with a runtime each, which serve the connections that they are given.
 
-use std::future::poll_fn;
 use std::io;
-use std::net::TcpStream as StdTcpStream;
-use std::pin::pin;
+use std::net::{IpAddr, TcpStream as StdTcpStream};
 use std::sync::Arc;
-use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,15 +11,16 @@ use tls::PROVEN_FOR;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::either::Either;
 
 use super::clients::Place;
-use super::connection::{Connection, prepare};
+use super::connection::{Peer, connection};
 use super::finish::Watcher;
 use super::progress::CHECK_INTERVAL;
+use super::serving::{Client, encrypted, prepare};
 use super::slot::{WorkerSlot, WorkerStats};
-use crate::config::{DRAIN_TIME_MAX, WORKERS_STOP_TIME_MAX};
+use crate::config::{Bounds, WORKERS_STOP_TIME_MAX};
 use crate::handler::Gateway;
 
 /// How often it is looked whether a client is still believed: so often that one which is not, and is told by another answer
@@ -149,142 +147,53 @@ async fn serve(accepted: Accepted) {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
     };
-    prepare(&stream, &place);
+    let clients = place.clients();
+    prepare(&stream, clients.bounds());
+    let patience = || clients.patience(clients.bounds().send_time_max);
     let (stream, chain) = match &tls {
         None => (Either::Left(stream), None),
-        Some(tls) => match encrypted(tls, stream, &place, &finish).await {
+        Some(tls) => match encrypted(tls, stream, &finish, patience).await {
             Ok((stream, chain)) => (stream, Some(chain)),
             Err(error) => {
                 return tracing::debug!(client = %place.address(), %error, "no TLS came about");
             }
         },
     };
-    let mut connection = Connection::new(stream, place, gateway, slot, finish);
-    let mut checks = interval(CHECK_INTERVAL);
-    let mut ending = Ending::No;
-    let mut look_again_at = Instant::now() + BELIEVED_FOR;
-    poll_fn(|cx| {
-        if let Poll::Ready(ended) = connection.poll(cx) {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
-            }
-            return Poll::Ready(());
-        }
-        while checks.poll_tick(cx).is_ready() {
-            let now = Instant::now();
-            let before = ending;
-            ending = ending.at_check(now, connection.is_overdue(), || {
-                let shown = tls.as_ref().zip(chain.as_deref());
-                let is_due = now >= look_again_at;
-                if is_due {
-                    look_again_at = now + BELIEVED_FOR;
-                }
-                !is_due || shown.is_none_or(|(tls, chain)| tls.is_served(chain))
-            });
-            if ending == before {
-                continue;
-            }
-            match ending {
-                Ending::No => {}
-                Ending::Said => connection.say_last(),
-                Ending::Finishing { .. } => {
-                    connection.finish();
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Ending::Over => {
-                    tracing::debug!(client = %connection.client(), "its client took too long");
-                    return Poll::Ready(());
-                }
-            }
-        }
-        Poll::Pending
-    })
-    .await;
+    let (served, peer) = connection(stream, place, gateway, slot, finish);
+    let client = Shown {
+        peer,
+        shown: tls.zip(chain),
+        look_again_at: Instant::now() + BELIEVED_FOR,
+    };
+    served.to_its_end(client).await;
 }
 
-/// How far a connection has got on its way to an end that its client does not want.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    No,
-    /// Its client is believed no more, and its next answer says that it is the last.
-    Said,
-    /// It takes no more requests, and may finish until then what it has.
-    Finishing {
-        until: Instant,
-    },
-    Over,
+/// A client of a worker's, and what it has shown, if anything.
+struct Shown {
+    peer: Arc<Peer>,
+    shown: Option<(tls::Server, tls::Chain)>,
+    look_again_at: Instant,
 }
 
-impl Ending {
-    /// What is so from a check on. `is_served` tells whether the client is still served, for what it has shown.
-    fn at_check(self, now: Instant, is_overdue: bool, is_served: impl FnOnce() -> bool) -> Self {
-        match self {
-            Self::Finishing { until } if is_overdue || now >= until => Self::Over,
-            // Until the next check it may say so, and end by itself.
-            Self::No | Self::Said if is_overdue => Self::Finishing { until: now },
-            Self::Said => Self::Finishing {
-                until: now + DRAIN_TIME_MAX,
-            },
-            Self::No if !is_served() => Self::Said,
-            same => same,
-        }
-    }
-}
-
-/// Agrees with a client on how the connection is encrypted, for which it has as long as for a request's head, and not
-/// once the gateway stops.
-async fn encrypted(
-    tls: &tls::Server,
-    stream: TcpStream,
-    place: &Place,
-    finish: &Watcher,
-) -> io::Result<(tls::Stream, tls::Chain)> {
-    let clients = place.clients();
-    let began = Instant::now();
-    let mut agreeing = pin!(tls.accept(stream));
-    let mut told = pin!(finish.wait_until_told());
-    loop {
-        tokio::select! {
-            agreed = timeout(CHECK_INTERVAL, &mut agreeing) => match agreed {
-                Ok(agreed) => return agreed,
-                // As places get scarce, who waits has to go earlier.
-                Err(_) if began.elapsed() < clients.patience(clients.bounds().send_time_max) => {}
-                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-            },
-            () = &mut told => return Err(io::ErrorKind::ConnectionAborted.into()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_that_is_believed_no_more_hears_it_and_has_time_for_its_last_answer() {
-        let now = Instant::now();
-        let after = |ending: Ending, checks: u32, is_served| {
-            ending.at_check(now + checks * CHECK_INTERVAL, false, || is_served)
-        };
-        assert_eq!(after(Ending::No, 0, true), Ending::No);
-        let said = after(Ending::No, 1, false);
-        assert_eq!(said, Ending::Said);
-        let finishing = after(said, 2, false);
-        let until = now + 2 * CHECK_INTERVAL + DRAIN_TIME_MAX;
-        assert_eq!(finishing, Ending::Finishing { until });
-        assert_eq!(after(finishing, 3, false), finishing);
-        assert_eq!(finishing.at_check(until, false, || false), Ending::Over);
+impl Client for Shown {
+    fn address(&self) -> IpAddr {
+        self.peer.place().address()
     }
 
-    #[test]
-    fn a_client_that_takes_too_long_has_until_the_next_check() {
-        let now = Instant::now();
-        for ending in [Ending::No, Ending::Said] {
-            let finishing = ending.at_check(now, true, || true);
-            assert_eq!(finishing, Ending::Finishing { until: now });
-            let next = now + CHECK_INTERVAL;
-            assert_eq!(finishing.at_check(next, true, || true), Ending::Over);
+    fn bounds(&self) -> Bounds {
+        self.peer.place().clients().bounds_now()
+    }
+
+    fn is_served(&mut self, now: Instant) -> bool {
+        if now < self.look_again_at {
+            return true;
         }
+        self.look_again_at = now + BELIEVED_FOR;
+        let shown = self.shown.as_ref();
+        shown.is_none_or(|(tls, chain)| tls.is_served(chain))
+    }
+
+    fn say_last(&self) {
+        self.peer.say_last();
     }
 }

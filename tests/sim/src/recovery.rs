@@ -142,6 +142,7 @@ impl World {
             highest_epoch: ledger.highest_epoch()?,
             identity: ledger.identity()?,
             beside: ledger.continuing(end)?,
+            protocol: None,
         };
         if self.plan.without == Some(Without::RowsBeside) {
             found.beside.clear();

@@ -331,7 +331,6 @@ impl<'a> Exchange<'a> {
             ttl: ttl_seconds(until, now),
             age: now.since(rendered.fetched).as_secs(),
         };
-        self.is_hit = true;
         let own = &self.decider.version().manifest.reply_headers;
         let is_needed = own.are_conditional();
         let head = &mut *self.request.admitted.head;
