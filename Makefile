@@ -67,7 +67,7 @@ fuzz: ## feed every entry point bytes that nobody vouches for, for SECONDS=60 ea
 
 upgrade: wasm-target ## exchange every process of a loaded bazaar of the release before, to this one, back, and again
 	@scripts/previous-release
-	cargo test --test integration upgrade:: -- --include-ignored --nocapture --test-threads=1
+	cargo test --workspace --test integration upgrade:: -- --include-ignored --nocapture --test-threads=1
 
 golden: wasm-target ## keep what the release before says and writes, for tests of later ones: RELEASE=0.1.0, BINARY=file
 	@scripts/previous-release
