@@ -23,6 +23,10 @@ test: wasm-target ## run all tests, and say which ones this machine could not ru
 	BAZAAR_SKIPPED_TESTS=$(SKIPPED) cargo test $(TESTED)
 	@! test -e $(SKIPPED) || cat $(SKIPPED)
 
+.PHONY: test-build
+test-build: wasm-target
+	cargo test $(TESTED) --no-run
+
 torture: wasm-target ## break real processes for SECONDS=300 from SEED=220 on, and judge what clients saw
 	BAZAAR_TORTURE_SECONDS=$(or $(SECONDS),300) BAZAAR_TORTURE_SEED=$(or $(SEED),220) \
 	cargo test --test integration torture:: -- --nocapture
@@ -95,10 +99,19 @@ bench-build: wasm-target
 	cp target/release/bazaar target/release/bazaar-native
 	cargo build --release -p bazaar -p bench
 
-check: wasm-target lint ## check formatting, lints, spelling and dependencies
+# `.ci/run` runs these one by one, to say how long each takes.
+check: wasm-target lint fmt-check clippy clippy-native ## check formatting, lints, spelling and dependencies
+
+.PHONY: fmt-check clippy clippy-native
+fmt-check:
 	cargo fmt --all --check
+
+clippy:
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --workspace --features native-policy -- -D warnings
+
+# Without the features that tests add to what it is built of: as the command ships, and `make bench` measures it.
+clippy-native:
+	cargo clippy -p bazaar -p bench --features native-policy -- -D warnings
 
 lint: ## check spelling, the image's recipe, and what dependencies are and may be
 	@scripts/lint-setup
