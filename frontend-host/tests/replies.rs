@@ -34,7 +34,7 @@ access-control-allow-origin: https://other.example when origin: https://other.ex
 /// The guest whose replies all have what its configuration says.
 fn adds() -> Vec<u8> {
     let built = policy_build::Builder::in_project("tests/guests").example("adds");
-    std::fs::read(built.build().unwrap()).unwrap()
+    std::fs::read(built.build_once().unwrap()).unwrap()
 }
 
 fn with_config<'a>(component: &'a [u8], config: &'a str) -> Upload<'a> {

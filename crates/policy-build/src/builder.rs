@@ -1,7 +1,9 @@
 //! What to build; runs a cargo of its own and finds what it made.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -22,6 +24,9 @@ const PROFILE_SETTINGS: [&str; 6] = [
     "profile.guest.strip='debuginfo'",
 ];
 
+/// Where components are that this process has built once.
+static BUILT: Mutex<BTreeMap<Builder, PathBuf>> = Mutex::new(BTreeMap::new());
+
 /// Builds one component of a crate.
 ///
 /// ```no_run
@@ -30,7 +35,7 @@ const PROFILE_SETTINGS: [&str; 6] = [
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Builder {
     dir: PathBuf,
     example: Option<String>,
@@ -118,6 +123,18 @@ impl Builder {
             });
         }
         built_component(&output.stdout).ok_or(BuildError::NoComponent { dir })
+    }
+
+    /// The same, but only the first time in this process: for tests, of which many want one component, and whose
+    /// sources stay as they are. To find that it is up to date, two cargos and two compilers are asked each time.
+    pub fn build_once(&self) -> Result<PathBuf, BuildError> {
+        let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(component) = built.get(self) {
+            return Ok(component.clone());
+        }
+        let component = self.build()?;
+        built.insert(self.clone(), component.clone());
+        Ok(component)
     }
 
     fn workspace_root(&self, dir: &Path) -> Result<PathBuf, BuildError> {

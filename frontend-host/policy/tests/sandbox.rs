@@ -35,7 +35,7 @@ fn engine() -> Engine {
 fn guest(name: &str) -> Vec<u8> {
     let component = policy_build::Builder::in_project("tests/guests")
         .example(name)
-        .build()
+        .build_once()
         .unwrap();
     std::fs::read(component).unwrap()
 }
@@ -43,7 +43,7 @@ fn guest(name: &str) -> Vec<u8> {
 fn variant(name: &str) -> Vec<u8> {
     let component = policy_build::Builder::in_project("frontend-guest")
         .example(name)
-        .build()
+        .build_once()
         .unwrap();
     std::fs::read(component).unwrap()
 }

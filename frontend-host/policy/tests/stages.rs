@@ -34,7 +34,7 @@ const PROBATION: Probation = Probation {
 fn guest(name: &str) -> Vec<u8> {
     let component = policy_build::Builder::in_project("tests/guests")
         .example(name)
-        .build()
+        .build_once()
         .unwrap();
     std::fs::read(component).unwrap()
 }
@@ -421,7 +421,7 @@ fn a_change_that_cannot_be_saved_is_not_made() {
 
 fn always_highest() -> Vec<u8> {
     let built = policy_build::Builder::in_project("frontend-guest").example("always-highest");
-    std::fs::read(built.build().unwrap()).unwrap()
+    std::fs::read(built.build_once().unwrap()).unwrap()
 }
 
 /// Two replicas that work, led by the first.
