@@ -19,6 +19,7 @@
 //! - [`wait`]: waiting for a condition, and for one's turn;
 //! - [`skip`]: tests that this machine cannot run;
 //! - [`guests`]: components, compiled once;
+//! - [`machine_code`]: that of the built-in policy, compiled once;
 //! - [`bombs`]: components that are made to keep a compiler busy.
 
 mod bazaar;
@@ -39,6 +40,7 @@ mod ports;
 mod wait;
 mod skip;
 mod guests;
+mod machine_code;
 pub mod bombs;
 
 pub use bazaar::{Bazaar, Order, data_dir, settled_journal};
