@@ -1,8 +1,6 @@
 //! What a version on trial, or the one behind, changes for clients of the active one, which is nothing;
 //! over real connections, without a backend.
 
-mod alone;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +13,8 @@ use frontend_policy::{DEFAULT_POLICY, Reason, Share, Trial};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+
+use crate::alone;
 
 /// Time for what should happen at once, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(5);

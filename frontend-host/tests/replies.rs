@@ -1,8 +1,6 @@
 //! What a policy adds to every reply is on every reply, whoever writes it: over real connections, without
 //! a backend.
 
-mod alone;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +18,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+
+use crate::alone;
 
 /// Longest wait for an answer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);

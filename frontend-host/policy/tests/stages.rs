@@ -19,11 +19,8 @@ use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
 use tokio_stream::StreamExt as _;
 
-#[path = "stages/failing.rs"]
 mod failing;
-#[path = "stages/rollouts.rs"]
 mod rollouts;
-#[path = "stages/way_back.rs"]
 mod way_back;
 
 const PROBATION: Probation = Probation {
