@@ -1,6 +1,7 @@
 //! What clients, and policies, can do to a gateway without a backend.
 //!
 //! - [`alone`], [`served`]: such a gateway;
+//! - [`machine_code`]: of components, compiled once;
 //! - [`frames`], [`client`]: HTTP/2, frame by frame;
 //! - [`clients`]: what a client can do to it;
 //! - [`streams`]: the same over HTTP/2;
@@ -11,6 +12,8 @@
 
 mod alone;
 mod served;
+#[path = "../policy/tests/machine_code.rs"]
+mod machine_code;
 #[path = "../../tests/frames/mod.rs"]
 mod frames;
 #[path = "../../tests/frames/client.rs"]

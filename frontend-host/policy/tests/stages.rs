@@ -19,6 +19,8 @@ use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
 use tokio_stream::StreamExt as _;
 
+use crate::machine_code;
+
 mod failing;
 mod rollouts;
 mod way_back;
@@ -37,7 +39,7 @@ fn guest(name: &str) -> Vec<u8> {
 }
 
 fn versions(log: Option<VersionLog>, component: &[u8]) -> Versions {
-    let engine = Engine::new(Duration::from_millis(200)).unwrap();
+    let engine = machine_code::kept(Engine::new(Duration::from_millis(200)).unwrap());
     Versions::new(engine, component, PROBATION, log).unwrap()
 }
 
@@ -48,7 +50,7 @@ fn admitted(engine: Engine, component: &[u8]) -> Version {
 }
 
 fn engine() -> Engine {
-    Engine::new(Duration::from_secs(1)).unwrap()
+    machine_code::kept(Engine::new(Duration::from_secs(1)).unwrap())
 }
 
 /// What names a component.
