@@ -1,8 +1,6 @@
 //! What a version on trial, or the one behind, changes for clients of the active one, which is nothing;
 //! over real connections, without a backend.
 
-mod alone;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +14,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::alone;
+
 /// Time for what should happen at once, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 fn guest(name: &str) -> Vec<u8> {
     let built = policy_build::Builder::in_project("tests/guests").example(name);
-    std::fs::read(built.build().unwrap()).unwrap()
+    std::fs::read(built.build_once().unwrap()).unwrap()
 }
 
 /// The default policy as it was built for `bazaar:policy@1.0.0`: headers are text to it.

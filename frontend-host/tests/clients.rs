@@ -1,8 +1,5 @@
 //! What a client can do to the gateway, which is nothing; over real connections, without a backend.
 
-mod alone;
-mod served;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -16,6 +13,8 @@ use frontend_policy::DEFAULT_POLICY;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
+
+use crate::{alone, served};
 
 /// Time for what should happen at once, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(5);

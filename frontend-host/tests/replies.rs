@@ -1,8 +1,6 @@
 //! What a policy adds to every reply is on every reply, whoever writes it: over real connections, without
 //! a backend.
 
-mod alone;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +19,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::alone;
+
 /// Longest wait for an answer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -34,7 +34,7 @@ access-control-allow-origin: https://other.example when origin: https://other.ex
 /// The guest whose replies all have what its configuration says.
 fn adds() -> Vec<u8> {
     let built = policy_build::Builder::in_project("tests/guests").example("adds");
-    std::fs::read(built.build().unwrap()).unwrap()
+    std::fs::read(built.build_once().unwrap()).unwrap()
 }
 
 fn with_config<'a>(component: &'a [u8], config: &'a str) -> Upload<'a> {

@@ -1,25 +1,21 @@
 //! What a client can do to the gateway over HTTP/2, and what it may not; without a backend, and with
 //! bounds that a test can wait for.
 
-mod alone;
-#[path = "../../tests/frames/client.rs"]
-mod client;
-#[path = "../../tests/frames/mod.rs"]
-mod frames;
-mod served;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use client::{Client, PATIENCE, PAUSE};
-use frames::{DATA, END_STREAM, HEADERS, RST_STREAM, request, request_with, stream, window_update};
 use frontend_host::config::Bounds;
 use frontend_host::config::{BODY_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
 use serde_json::Value;
-use served::{gateway, until};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+
+use crate::client::{Client, PATIENCE, PAUSE};
+use crate::frames::{
+    DATA, END_STREAM, HEADERS, RST_STREAM, request, request_with, stream, window_update,
+};
+use crate::served::{gateway, until};
 
 /// The frame that says which requests were taken, at the end of a connection.
 const GOAWAY: u8 = 7;

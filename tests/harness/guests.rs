@@ -44,5 +44,6 @@ pub fn slow_target(bazaar: &Bazaar) -> String {
 }
 
 fn build(builder: Builder) -> PathBuf {
-    builder.build().unwrap_or_else(|error| panic!("{error}"))
+    let built = builder.build_once();
+    built.unwrap_or_else(|error| panic!("{error}"))
 }

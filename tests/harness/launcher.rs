@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::links::{Link, Links, Server};
+use super::machine_code;
 use super::outputs::Broken;
 use super::ports::Ports;
 use super::process::{BAZAAR, Outputs, Process};
@@ -152,6 +153,9 @@ impl Launcher<'_> {
             log: self.options.log,
             ..Outputs::default()
         };
+        if matches!(server, Server::Gateway(_)) && self.options.release == Path::new(BAZAAR) {
+            machine_code::put_into(&self.data_dir(server));
+        }
         let name = server.to_string();
         Process::start_release(&self.options.release, (&name, self.dir), arguments, outputs)
     }

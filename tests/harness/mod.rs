@@ -22,6 +22,7 @@
 //! - [`skip`]: tests that this machine cannot run;
 //! - [`browser`]: one that a script drives;
 //! - [`guests`]: components, compiled once;
+//! - [`machine_code`]: that of the built-in policy, compiled once;
 //! - [`bombs`]: components that are made to keep a compiler busy.
 
 mod bazaar;
@@ -45,6 +46,7 @@ mod wait;
 mod skip;
 mod browser;
 mod guests;
+mod machine_code;
 pub mod bombs;
 
 pub use bazaar::{Bazaar, Order, data_dir, settled_journal};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use frontend_host::config::{CHUNK_BYTES, RECEIVE_TIME_MAX, SEND_TIME_MAX, STREAMS_MAX};
 use tokio::runtime::Runtime;
@@ -19,6 +19,10 @@ const STOCKS: usize = 10_000;
 
 /// Lists that are asked of a service at once: without a budget they take 160 MiB.
 const SERVICE_LISTS: usize = 400;
+
+/// How often somebody trades, and memory is looked at, while the service waits for what does not come: for more than a
+/// minute, in which other tests need the processors.
+const BETWEEN_TRADES: Duration = Duration::from_millis(50);
 
 /// Runs a client that misbehaves, while others get what they ask for and memory stays within its
 /// bound.
@@ -239,6 +243,7 @@ fn a_service_holds_no_more_of_what_is_not_ended_and_not_taken() {
         }),
     ];
     while attacks.iter().any(|attack| !attack.is_finished()) {
+        thread::sleep(BETWEEN_TRADES);
         bazaar.trade(&Order::sell(1, "meta"));
         let resident_kib = bazaar.server(Server::Catalog).resident_kib();
         let added_kib = resident_kib.saturating_sub(before_kib);

@@ -1,7 +1,9 @@
 //! What to build; runs a cargo of its own and finds what it made.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -22,6 +24,9 @@ const PROFILE_SETTINGS: [&str; 6] = [
     "profile.guest.strip='debuginfo'",
 ];
 
+/// Where components are that this process has built once.
+static BUILT: Mutex<BTreeMap<Builder, PathBuf>> = Mutex::new(BTreeMap::new());
+
 /// Builds one component of a crate.
 ///
 /// ```no_run
@@ -30,7 +35,7 @@ const PROFILE_SETTINGS: [&str; 6] = [
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Builder {
     dir: PathBuf,
     example: Option<String>,
@@ -76,6 +81,33 @@ impl Builder {
     /// Builds the component where it is not up to date, and says where it is. Several builders may
     /// share a target directory: they wait for each other.
     pub fn build(&self) -> Result<PathBuf, BuildError> {
+        let (dir, messages) = match &self.example {
+            Some(name) => self.run_cargo(&["--example", name])?,
+            None => self.run_cargo(&["--lib"])?,
+        };
+        built_component(&messages).ok_or(BuildError::NoComponent { dir })
+    }
+
+    /// The same, but only the first time in this process: for tests, of which many want one component, and whose
+    /// sources stay as they are. To find that it is up to date, two cargos and two compilers are asked each time.
+    pub fn build_once(&self) -> Result<PathBuf, BuildError> {
+        let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(component) = built.get(self) {
+            return Ok(component.clone());
+        }
+        let component = self.build()?;
+        built.insert(self.clone(), component.clone());
+        Ok(component)
+    }
+
+    /// Builds all examples of the crate, as many at once as there are processors: one alone leaves all but one of them
+    /// idle for most of its time.
+    pub fn build_examples(&self) -> Result<(), BuildError> {
+        self.run_cargo(&["--examples"]).map(drop)
+    }
+
+    /// Runs a cargo that builds these of the crate's targets; returns the crate's directory, and what cargo reports.
+    fn run_cargo(&self, targets: &[&str]) -> Result<(PathBuf, Vec<u8>), BuildError> {
         let dir = self
             .dir
             .canonicalize()
@@ -85,16 +117,13 @@ impl Builder {
         cargo.arg("--manifest-path").arg(dir.join("Cargo.toml"));
         cargo
             .arg("--message-format=json-render-diagnostics")
-            .args(["--profile", PROFILE]);
+            .args(["--profile", PROFILE])
+            .args(targets);
         cargo.arg("--target-dir").arg(
             self.target_dir
                 .clone()
                 .unwrap_or_else(|| root.join("target/guest")),
         );
-        match &self.example {
-            Some(name) => cargo.args(["--example", name]),
-            None => cargo.arg("--lib"),
-        };
         if Path::new(PROJECT_DIR)
             .canonicalize()
             .is_ok_and(|project| project == root)
@@ -111,13 +140,14 @@ impl Builder {
             cargo.stderr(Stdio::inherit());
         }
         let output = run(&mut cargo)?;
-        if !output.status.success() {
-            return Err(BuildError::Failed {
+        if output.status.success() {
+            Ok((dir, output.stdout))
+        } else {
+            Err(BuildError::Failed {
                 dir,
                 output: text(&output.stderr),
-            });
+            })
         }
-        built_component(&output.stdout).ok_or(BuildError::NoComponent { dir })
     }
 
     fn workspace_root(&self, dir: &Path) -> Result<PathBuf, BuildError> {

@@ -69,13 +69,25 @@ fn outside_crate(name: &str, crate_type: &str, source: &str) -> Builder {
     Builder::new(dir).target_dir(project.join("target/guest"))
 }
 
+const MINE: &str = "struct Mine;\n\
+    impl frontend_guest::Policy for Mine { fn name(&self) -> &'static str { \"mine\" } }\n\
+    frontend_guest::export!(Mine);\n";
+
 #[test]
 fn a_policy_outside_the_project_builds() {
-    let source = "struct Mine;\n\
-        impl frontend_guest::Policy for Mine { fn name(&self) -> &'static str { \"mine\" } }\n\
-        frontend_guest::export!(Mine);\n";
-    let component = outside_crate("outside-policy", "cdylib", source).build();
+    let component = outside_crate("outside-policy", "cdylib", MINE).build();
     check_component(&component.unwrap_or_else(|error| panic!("{error}")));
+}
+
+#[test]
+fn what_is_built_once_is_not_looked_at_again() {
+    let builder = outside_crate("outside-once", "cdylib", MINE);
+    let component = builder.build_once();
+    let component = component.unwrap_or_else(|error| panic!("{error}"));
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("outside-once");
+    fs::remove_dir_all(dir).expect("it is ours");
+    builder.build().expect_err("there is no crate any more");
+    assert_eq!(builder.build_once().ok(), Some(component));
 }
 
 #[test]

@@ -19,6 +19,8 @@ use frontend_policy::{
 use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
 
+use crate::machine_code;
+
 /// More than the default: these tests share two cores with others, and eating memory takes time.
 const DECISION_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -29,13 +31,13 @@ const LENIENT: Probation = Probation {
 };
 
 fn engine() -> Engine {
-    Engine::new(DECISION_TIME_MAX).unwrap()
+    machine_code::kept(Engine::new(DECISION_TIME_MAX).unwrap())
 }
 
 fn guest(name: &str) -> Vec<u8> {
     let component = policy_build::Builder::in_project("tests/guests")
         .example(name)
-        .build()
+        .build_once()
         .unwrap();
     std::fs::read(component).unwrap()
 }
@@ -43,7 +45,7 @@ fn guest(name: &str) -> Vec<u8> {
 fn variant(name: &str) -> Vec<u8> {
     let component = policy_build::Builder::in_project("frontend-guest")
         .example(name)
-        .build()
+        .build_once()
         .unwrap();
     std::fs::read(component).unwrap()
 }

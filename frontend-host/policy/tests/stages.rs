@@ -19,11 +19,10 @@ use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
 use tokio_stream::StreamExt as _;
 
-#[path = "stages/failing.rs"]
+use crate::machine_code;
+
 mod failing;
-#[path = "stages/rollouts.rs"]
 mod rollouts;
-#[path = "stages/way_back.rs"]
 mod way_back;
 
 const PROBATION: Probation = Probation {
@@ -34,13 +33,13 @@ const PROBATION: Probation = Probation {
 fn guest(name: &str) -> Vec<u8> {
     let component = policy_build::Builder::in_project("tests/guests")
         .example(name)
-        .build()
+        .build_once()
         .unwrap();
     std::fs::read(component).unwrap()
 }
 
 fn versions(log: Option<VersionLog>, component: &[u8]) -> Versions {
-    let engine = Engine::new(Duration::from_millis(200)).unwrap();
+    let engine = machine_code::kept(Engine::new(Duration::from_millis(200)).unwrap());
     Versions::new(engine, component, PROBATION, log).unwrap()
 }
 
@@ -51,7 +50,7 @@ fn admitted(engine: Engine, component: &[u8]) -> Version {
 }
 
 fn engine() -> Engine {
-    Engine::new(Duration::from_secs(1)).unwrap()
+    machine_code::kept(Engine::new(Duration::from_secs(1)).unwrap())
 }
 
 /// What names a component.
@@ -421,7 +420,7 @@ fn a_change_that_cannot_be_saved_is_not_made() {
 
 fn always_highest() -> Vec<u8> {
     let built = policy_build::Builder::in_project("frontend-guest").example("always-highest");
-    std::fs::read(built.build().unwrap()).unwrap()
+    std::fs::read(built.build_once().unwrap()).unwrap()
 }
 
 /// Two replicas that work, led by the first.

@@ -16,9 +16,11 @@ use rpc::connect;
 use rpc::failover::Endpoints;
 use wire::catalog::v1::catalog_client::CatalogClient;
 
+use crate::machine_code;
+
 /// One with this policy.
 pub fn gateway<'a>(policy: impl Into<Upload<'a>>) -> Arc<Gateway> {
-    let engine = Engine::new(Duration::from_millis(200)).unwrap();
+    let engine = machine_code::kept(Engine::new(Duration::from_millis(200)).unwrap());
     let versions = Versions::new(engine, policy, Probation::default(), None).unwrap();
     let policy = Arc::new(versions);
     let nowhere = "http://127.0.0.1:1";

@@ -2,8 +2,11 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, Once};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use catalog_core::Rule as Catalog;
@@ -273,13 +276,22 @@ fn first_broken(without: Without, seeds: u64, several: bool) -> Option<(u64, Str
 /// All of which something breaks without, within so many seeds.
 fn check_missed(seeds: u64, all: &[Without], several: bool) {
     let seeds = setting("BAZAAR_SIM_SEEDS").unwrap_or(seeds);
-    let mut unnoticed = Vec::new();
-    for &without in all {
-        match first_broken(without, seeds, several) {
-            Some((seed, what)) => println!("without {without:?}, seed {seed}: {what}"),
-            None => unnoticed.push(without),
+    let next = AtomicUsize::new(0);
+    let unnoticed = Mutex::new(Vec::new());
+    let check = || {
+        while let Some(&without) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match first_broken(without, seeds, several) {
+                Some((seed, what)) => println!("without {without:?}, seed {seed}: {what}"),
+                None => unnoticed.lock().unwrap().push(without),
+            }
         }
-    }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(check);
+        }
+    });
+    let unnoticed = unnoticed.into_inner().unwrap();
     assert_eq!(unnoticed, [], "in {seeds} seeds");
 }
 

@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use domain::{
     Entry, Epoch, IdempotencyKey, Note, Order, OrderNumber, Price, Quantity, Row, Side,
@@ -270,8 +271,9 @@ fn survives(before: &Disk, after: u32, death: Death) -> bool {
     died
 }
 
-#[test]
-fn whenever_it_dies_each_row_is_somewhere_and_it_goes_on() {
+/// Has it die after `first` writes and syncs, and after every `step` more, until it lives to the end; returns after how
+/// many that is.
+fn survives_all(first: u32, step: u32) -> u32 {
     let before = Disk::new(1);
     let mut ledger = Ledger::simulated(&before).unwrap();
     // The next file is the eighth.
@@ -283,11 +285,26 @@ fn whenever_it_dies_each_row_is_somewhere_and_it_goes_on() {
         Death::PowerLost(Loss::Everything),
         Death::PowerLost(Loss::Some),
     ];
-    let mut after = 0;
+    let mut after = first;
     while survives(&before, after, deaths[after as usize % deaths.len()]) {
-        after += 1;
+        after += step;
     }
-    assert!(after > 100, "{after} writes and syncs");
+    after
+}
+
+/// A disk belongs to its thread, so each has one that is the same.
+#[test]
+fn whenever_it_dies_each_row_is_somewhere_and_it_goes_on() {
+    let threads = thread::available_parallelism().map_or(1, |threads| threads.get() as u32);
+    thread::scope(|scope| {
+        let all = (0..threads).map(|first| scope.spawn(move || survives_all(first, threads)));
+        // All of them run before one is waited for.
+        let all: Vec<_> = all.collect();
+        for each in all {
+            let after = each.join().expect("it survives");
+            assert!(after > 100, "{after} writes and syncs");
+        }
+    });
 }
 
 #[test]
