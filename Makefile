@@ -6,7 +6,7 @@ SKIPPED := $(CURDIR)/target/skipped-tests
 # The release before this one, which works together with it.
 BEFORE := 0.1.0
 
-.PHONY: help run test sim torture soak failover networks hosts fuzz swaps bombs backups bench bench-setup bench-growth bench-build upgrade golden check lint fmt clean package wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture soak failover networks hosts fuzz swaps bombs backups bench bench-setup bench-growth bench-build upgrade golden check lint fmt clean package package-check wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ lint: ## check spelling, the image's recipe, and what dependencies are and may b
 
 package: wasm-target ## make a .deb and an archive, with completions and manual pages: target/package
 	@scripts/package
+
+package-check: wasm-target ## check what `make package` made: files, units, pages, dependencies, and that it runs
+	cargo test --test integration install:: -- --include-ignored --nocapture
 
 policy-javascript: ## build the example policy in JavaScript
 	@frontend-guest/examples/javascript/build

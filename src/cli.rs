@@ -34,6 +34,8 @@ mod values;
 mod version;
 #[cfg(test)]
 mod deploy;
+#[cfg(test)]
+mod documents;
 
 pub use admin::{Admin, AdminTokenError};
 pub use backup::{Backup, Restore, Take};

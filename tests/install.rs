@@ -1,4 +1,8 @@
-//! What a package has beside the command: manual pages, and what shells complete by.
+//! What a package has: the command, manual pages, what shells complete by, units and settings.
+//!
+//! - [`packed`]: where all of it is once it is unpacked.
+
+mod packed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -49,7 +49,7 @@
 //! - [`examples`]: the policies that people need, each as the guide describes it;
 //! - [`languages`]: policies in JavaScript, Python and C, and new ones;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them;
-//! - [`install`]: what a package has beside the command;
+//! - [`install`]: what a package has, and where;
 //! - [`layers`]: what crates and modules may know of each other;
 //! - [`docs`]: what the documents tell people to type;
 //! - [`deploy`]: the examples in `deploy/`.

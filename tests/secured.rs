@@ -3,12 +3,14 @@
 //! - [`calls`]: every method, by every role;
 //! - [`metrics`]: what services say of themselves;
 //! - [`https`]: certificates of a gateway for clients, and of its clients, that are replaced;
-//! - [`scan`]: what is accepted of another's TLS.
+//! - [`scan`]: what is accepted of another's TLS;
+//! - [`sessions`]: as many of one gateway as there may be, which let go of nothing.
 
 mod calls;
 mod https;
 mod metrics;
 mod scan;
+mod sessions;
 
 use std::future::Future;
 use std::io;

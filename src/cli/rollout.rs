@@ -12,8 +12,7 @@ use super::config::Config;
 #[derive(Debug, Args)]
 pub struct Rollout {
     /// The component to roll out, or an image of it; without one, what is rolled out already
-    #[arg(required_unless_present_any = ["watch", "pause", "resume", "skip"],
-          conflicts_with_all = ["pause", "resume", "skip"])]
+    #[arg(conflicts_with_all = ["pause", "resume", "skip"])]
     pub file: Option<PathBuf>,
     /// Its steps, in TOML [default: shadow 0.1, canary 0.01, 0.05, 0.25]
     #[arg(long, env = "BAZAAR_PLAN", value_name = "FILE", requires = "file")]
