@@ -183,7 +183,7 @@ impl Registry {
         }
         let now = self.published();
         let done = Change::new(what, &now, &now, reason);
-        Ok(log.record(&done, &now, &now)?)
+        Ok(log.note(&done)?)
     }
 
     /// The versions that can be activated again, the latest at the end.

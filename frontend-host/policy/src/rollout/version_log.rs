@@ -89,6 +89,10 @@ struct State {
     /// run that one.
     started_with: String,
     active: String,
+    /// The active version is the policy that was built into the release that wrote this, and the gateway was started with that:
+    /// the next release has another one, and no less a wish for it.
+    #[serde(default)]
+    active_is_built_in: bool,
     /// The active version wants refused what it fails at: nothing else may serve in its place.
     #[serde(default)]
     active_refuses: bool,
@@ -262,6 +266,7 @@ impl VersionLog {
         let State {
             started_with,
             active,
+            active_is_built_in,
             active_refuses,
             previous,
             candidate,
@@ -279,7 +284,8 @@ impl VersionLog {
                 })
         };
         let previous = previous.clone().filter(is_covered);
-        let active = Some(active.clone()).filter(is_covered).unwrap_or_default();
+        let is_kept = |active: &String| *active_is_built_in || is_covered(active);
+        let active = Some(active.clone()).filter(is_kept).unwrap_or_default();
         let kept = kept.iter().filter(|kept| is_covered(&kept.digest)).cloned();
         let kept = kept.collect();
         let candidate = candidate.clone();
@@ -301,6 +307,7 @@ impl VersionLog {
         self.state = State {
             started_with: started_with.clone(),
             active,
+            active_is_built_in: *active_is_built_in,
             active_refuses: *active_refuses,
             previous,
             candidate,
@@ -373,6 +380,11 @@ impl VersionLog {
     /// What named the version that was active when the gateway stopped; nothing where none was.
     pub(super) fn active_digest(&self) -> &str {
         &self.state.active
+    }
+
+    /// Whether that was the policy that is built in, with which the gateway is started, of this release or another.
+    pub(super) fn is_active_built_in(&self) -> bool {
+        self.state.active_is_built_in
     }
 
     /// The version that was active when the gateway stopped, if it was started with the same
@@ -477,10 +489,16 @@ impl VersionLog {
         after: &Published,
     ) -> Result<(), VersionLogError> {
         // What stands in for a version that cannot be started does not take its place.
-        let (active, active_refuses) = match &after.closed {
-            Some(_) => (self.state.active.clone(), self.state.active_refuses),
+        let (active, active_is_built_in, active_refuses) = match &after.closed {
+            Some(_) => (
+                self.state.active.clone(),
+                self.state.active_is_built_in,
+                self.state.active_refuses,
+            ),
             None => (
                 after.active.digest.to_string(),
+                self.state.started_with == BUILT_IN
+                    && after.active.digest == Digest::of(DEFAULT_POLICY),
                 after.active.manifest.on_failure == OnFailure::Refuse,
             ),
         };
@@ -495,6 +513,7 @@ impl VersionLog {
         let state = State {
             started_with: self.state.started_with.clone(),
             active,
+            active_is_built_in,
             active_refuses,
             kept,
             candidate: after.candidate.as_ref().map(SavedCandidate::from),
@@ -511,14 +530,26 @@ impl VersionLog {
             }
         }
         self.state = state;
-        self.changes.push_back(change.clone());
-        if self.changes.len() > CHANGES_SHOWN_MAX {
-            self.changes.pop_front();
-        }
+        self.remember(change);
         if self.unwritten.is_none() {
             self.forget_others(change);
         }
         Ok(())
+    }
+
+    /// Writes down what was done that changes no version: what is saved of these stays as it is.
+    pub(super) fn note(&mut self, done: &Change) -> Result<(), VersionLogError> {
+        self.append(done)?;
+        self.remember(done);
+        Ok(())
+    }
+
+    /// Has it among the changes that are shown.
+    fn remember(&mut self, change: &Change) {
+        self.changes.push_back(change.clone());
+        if self.changes.len() > CHANGES_SHOWN_MAX {
+            self.changes.pop_front();
+        }
     }
 
     fn write_state(&self, state: &State) -> Result<(), VersionLogError> {

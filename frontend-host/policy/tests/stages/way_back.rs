@@ -130,6 +130,58 @@ fn what_changes_no_version_is_in_the_log_and_changes_none() {
     assert_eq!(last.from, last.to);
 }
 
+/// The policy that is built in is another one in each release.
+#[test]
+fn what_changes_no_version_has_no_gateway_keep_the_policy_of_its_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    let done = ["record", "recorded", "raise"];
+    for what in done {
+        versions.note(what, &of("ada")).unwrap();
+    }
+    drop(versions);
+    assert!(!dir.path().join("policies/state.json").exists());
+    let changes = started(dir.path(), DEFAULT_POLICY).changes();
+    let whats: Vec<_> = changes.into_iter().map(|change| change.what).collect();
+    assert_eq!(whats, done);
+}
+
+/// As the release before saved it, after somebody had gone back to its own.
+#[test]
+fn who_went_back_to_the_policy_that_is_built_in_has_the_one_of_each_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    before.activate(&guest("marked"), &operator()).unwrap();
+    before.roll_back(&operator()).unwrap();
+    drop(before);
+    let project = env!("CARGO_MANIFEST_DIR");
+    let older = std::fs::read(format!("{project}/../../tests/policies/default-1.1.wasm")).unwrap();
+    let own = Digest::of(DEFAULT_POLICY);
+    let of_older = Digest::of(&older).to_string();
+    let policies = dir.path().join("policies");
+    let state = std::fs::read_to_string(policies.join("state.json")).unwrap();
+    let state = state.replace(&own.to_string(), &of_older);
+    std::fs::write(policies.join("state.json"), state).unwrap();
+    std::fs::write(policies.join(format!("{of_older}.wasm")), older).unwrap();
+
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(after.published().active.digest, own);
+    assert_eq!(after.fell_back(), None);
+    let previous = after.published().previous.clone();
+    assert_eq!(previous.unwrap().manifest.name, "marked", "the way back");
+    drop(after);
+    // Nobody signs it, and it needs that as little as at the first start.
+    let keys = frontend_policy::admission::Signatory::generate(
+        frontend_policy::admission::KeyKind::Ed25519,
+    )
+    .unwrap();
+    let trust = frontend_policy::Trust::parse(&keys.public()).unwrap();
+    let log = VersionLog::open(dir.path(), DEFAULT_POLICY).unwrap();
+    let after = versions(Some(log.retain_trusted(&trust)), DEFAULT_POLICY);
+    assert_eq!(after.published().active.digest, own);
+    assert_eq!(after.fell_back(), None);
+}
+
 /// Gateways of the release before are to start with what is saved, until the protocol is raised.
 #[test]
 fn a_policy_of_a_later_world_waits_for_the_protocol_and_what_was_there_before_does_not() {
