@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::Admin;
+use super::access::Credential;
 use super::answers::Upload;
 use super::refusal::Refusal;
 use super::sent::{Sent, audience, plan, terms, trial};
@@ -211,11 +212,12 @@ fn recorded_headers(query: &BTreeMap<String, String>) -> Result<HeaderChoice, Re
 }
 
 /// Streams the decisions that are made from now on. Clients' requests are in them, so the log of changes says who has it
-/// done before any is given out.
+/// done before any is given out, and no more are once who has it done may no more.
 pub(super) async fn record(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, String>>,
     Extension(reason): Extension<Reason>,
+    Extension(credential): Extension<Credential>,
 ) -> Result<Response, Refusal> {
     let headers = recorded_headers(&query)?;
     let seconds = query.get("seconds").map_or(Ok(10), |text| text.parse());
@@ -235,8 +237,12 @@ pub(super) async fn record(
     };
     admin.note("record", begun).await?;
     let mut stopped = admin.stopped.clone();
+    let asked = Arc::clone(&admin);
     let end = async move {
-        let _ = timeout(time, stopped.wait_for(|stopped| *stopped)).await;
+        tokio::select! {
+            _ = timeout(time, stopped.wait_for(|stopped| *stopped)) => {}
+            () = credential.ends(&asked) => {}
+        }
     };
     let mut bytes = 0;
     let lines = recording
