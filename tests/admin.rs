@@ -467,6 +467,8 @@ fn every_error_is_json() {
         ("POST", "/policy/promote", 409),
         ("POST", "/policy/recording?seconds=x", 400),
         ("POST", "/policy/recording?seconds=0", 400),
+        ("GET", "/policy/changes?limit=0", 400),
+        ("GET", "/policy/changes?limit=all", 400),
         ("PUT", "/policy/candidate", 400),
         ("PUT", "/policy/candidate?shadow=2", 400),
         ("GET", "/policy/differences", 404),

@@ -32,8 +32,8 @@ use crate::admission::{Trust, Upload};
 use crate::decision::OnFailure;
 use crate::guest::digest::Digest;
 
-/// Changes that are shown; the log keeps more.
-const CHANGES_SHOWN_MAX: usize = 20;
+/// Changes that are shown where nobody says how many; the log keeps more.
+pub(super) const CHANGES_SHOWN_MAX: usize = 20;
 
 /// The format of a state that this release writes, and the newest that it reads. States of before there were formats are of
 /// the first.
@@ -252,7 +252,7 @@ impl VersionLog {
             }
         };
         log.state.started_with = started_with;
-        log.changes = log.read_changes();
+        log.changes = log.read_changes(CHANGES_SHOWN_MAX);
         log.end_last_line().map_err(|source| VersionLogError {
             path: log.changes_path(),
             source,
@@ -439,6 +439,14 @@ impl VersionLog {
     /// The last changes, oldest first.
     pub(super) fn changes(&self) -> Vec<Change> {
         self.changes.iter().cloned().collect()
+    }
+
+    /// The last changes, so many at most, oldest first. Reads all that the log keeps.
+    pub(super) fn last_changes(&self, max: usize) -> Vec<Change> {
+        let mut changes = self.read_changes(max);
+        changes.extend(self.unwritten.iter().flatten().cloned());
+        changes.drain(..changes.len().saturating_sub(max));
+        changes.into()
     }
 
     /// Saves a version, so that it can be active after a restart.
@@ -664,14 +672,14 @@ impl VersionLog {
         }
     }
 
-    /// The last changes; a line that cannot be parsed was cut short by a crash.
-    fn read_changes(&self) -> VecDeque<Change> {
+    /// The last changes, so many at most; a line that cannot be parsed was cut short by a crash.
+    fn read_changes(&self, max: usize) -> VecDeque<Change> {
         let logs = [self.older_changes_path(), self.changes_path()]
             .map(|log| fs::read(log).unwrap_or_default());
         let lines = logs.iter().flat_map(|log| log.split(|byte| *byte == b'\n'));
         let mut changes = VecDeque::new();
         for change in lines.filter_map(|line| serde_json::from_slice(line).ok()) {
-            if changes.len() == CHANGES_SHOWN_MAX {
+            if changes.len() == max {
                 changes.pop_front();
             }
             changes.push_back(change);

@@ -504,6 +504,12 @@ impl Versions {
         self.registry.changes()
     }
 
+    /// So many of the last changes at most, oldest first, as far back as the log keeps them; without one, as
+    /// [`changes`](Self::changes). Waits for a disk.
+    pub fn last_changes(&self, max: usize) -> Vec<Change> {
+        self.registry.last_changes(max)
+    }
+
     /// Starts a recording of the active version's decisions, which ends after that time or when it
     /// is dropped. See `recording`.
     ///

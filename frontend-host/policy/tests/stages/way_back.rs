@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::Protocol;
 use frontend_policy::decision::Action;
-use frontend_policy::rollout::Expected;
+use frontend_policy::rollout::{Change, Expected};
 use frontend_policy::{
     Admission, DEFAULT_POLICY, Digest, Engine, Probation, Reason, RequestParts, Secrets, Share,
     SwapError, Trial, Undecided, Upload, VersionLog, Versions,
@@ -144,6 +144,43 @@ fn what_changes_no_version_has_no_gateway_keep_the_policy_of_its_release() {
     let changes = started(dir.path(), DEFAULT_POLICY).changes();
     let whats: Vec<_> = changes.into_iter().map(|change| change.what).collect();
     assert_eq!(whats, done);
+}
+
+#[test]
+fn as_many_of_the_last_changes_are_read_as_are_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    for number in 0..50 {
+        versions.note("record", &of(&format!("ada {number}"))).unwrap();
+    }
+    let who = |changes: Vec<Change>| -> Vec<String> {
+        changes.into_iter().map(|change| change.who).collect()
+    };
+    let last = ["ada 48", "ada 49"];
+    assert_eq!(who(versions.last_changes(2)), last);
+    assert_eq!(versions.last_changes(1000).len(), 50);
+    assert_eq!(versions.changes().len(), 20);
+    drop(versions);
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(who(after.last_changes(2)), last);
+    assert_eq!(after.last_changes(1000).len(), 50);
+}
+
+/// It has no log on the disk, and is asked all the same.
+#[test]
+fn a_gateway_without_a_data_directory_says_what_was_done_since_its_start() {
+    let versions = versions(None, DEFAULT_POLICY);
+    versions.note("record", &of("ada")).unwrap();
+    versions.activate(&guest("marked"), &of("bob")).unwrap();
+    let done = |changes: Vec<Change>| -> Vec<(String, String)> {
+        let done = changes.into_iter().map(|change| (change.what, change.who));
+        done.collect()
+    };
+    let all = [("record", "ada"), ("activate", "bob")];
+    let all = all.map(|(what, who)| (what.to_owned(), who.to_owned()));
+    assert_eq!(done(versions.changes()), all);
+    assert_eq!(done(versions.last_changes(100)), all);
+    assert_eq!(done(versions.last_changes(1)), all[1..]);
 }
 
 /// As the release before saved it, after somebody had gone back to its own.
