@@ -37,7 +37,7 @@ mod deploy;
 #[cfg(test)]
 mod documents;
 
-pub use admin::{Admin, AdminTokenError};
+pub use admin::{Admin, AdminTokenError, user};
 pub use backup::{Backup, Restore, Take};
 pub use config::{Config, Secrets};
 pub use log::LogFormat;
