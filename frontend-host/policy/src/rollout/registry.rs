@@ -12,7 +12,7 @@ use super::monitor::Condemned;
 use super::probation::Probation;
 use super::progress::Rollout;
 use super::publication::Published;
-use super::version_log::{CHANGES_SHOWN_MAX, Kept, SavedVersion, VersionLog, VersionLogError};
+use super::version_log::{Kept, SavedVersion, VersionLog, VersionLogError};
 use crate::measured::Measured;
 use crate::replay::shadow::Shadow;
 
@@ -186,7 +186,7 @@ impl Registry {
         let changes = self.since_start.lock();
         let mut changes = changes.unwrap_or_else(PoisonError::into_inner);
         changes.push_back(change.clone());
-        if changes.len() > CHANGES_SHOWN_MAX {
+        if changes.len() > super::version_log::CHANGES_SHOWN_MAX {
             changes.pop_front();
         }
     }

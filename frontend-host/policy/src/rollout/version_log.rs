@@ -252,7 +252,7 @@ impl VersionLog {
             }
         };
         log.state.started_with = started_with;
-        log.changes = log.read_changes(CHANGES_SHOWN_MAX);
+        log.changes = log.read_changes();
         log.end_last_line().map_err(|source| VersionLogError {
             path: log.changes_path(),
             source,
@@ -443,7 +443,7 @@ impl VersionLog {
 
     /// The last changes, so many at most, oldest first. Reads all that the log keeps.
     pub(super) fn last_changes(&self, max: usize) -> Vec<Change> {
-        let mut changes = self.read_changes(max);
+        let mut changes = self.read_last_changes(max);
         changes.extend(self.unwritten.iter().flatten().cloned());
         changes.drain(..changes.len().saturating_sub(max));
         changes.into()
@@ -672,8 +672,13 @@ impl VersionLog {
         }
     }
 
-    /// The last changes, so many at most; a line that cannot be parsed was cut short by a crash.
-    fn read_changes(&self, max: usize) -> VecDeque<Change> {
+    /// The last changes.
+    fn read_changes(&self) -> VecDeque<Change> {
+        self.read_last_changes(CHANGES_SHOWN_MAX)
+    }
+
+    /// So many of them at most; a line that cannot be parsed was cut short by a crash.
+    fn read_last_changes(&self, max: usize) -> VecDeque<Change> {
         let logs = [self.older_changes_path(), self.changes_path()]
             .map(|log| fs::read(log).unwrap_or_default());
         let lines = logs.iter().flat_map(|log| log.split(|byte| *byte == b'\n'));
