@@ -545,6 +545,12 @@ impl VersionLog {
         Ok(())
     }
 
+    fn write_state(&self, state: &State) -> Result<(), VersionLogError> {
+        let format = FORMAT;
+        let json = serde_json::to_vec(&Marked { format, state }).expect("strings are JSON");
+        write_durably(&self.state_path(), &json)
+    }
+
     /// Writes down what was done that changes no version: what is saved of these stays as it is.
     pub(super) fn note(&mut self, done: &Change) -> Result<(), VersionLogError> {
         self.append(done)?;
@@ -558,12 +564,6 @@ impl VersionLog {
         if self.changes.len() > CHANGES_SHOWN_MAX {
             self.changes.pop_front();
         }
-    }
-
-    fn write_state(&self, state: &State) -> Result<(), VersionLogError> {
-        let format = FORMAT;
-        let json = serde_json::to_vec(&Marked { format, state }).expect("strings are JSON");
-        write_durably(&self.state_path(), &json)
     }
 
     fn append(&self, change: &Change) -> Result<(), VersionLogError> {
