@@ -288,6 +288,28 @@ fn a_database_that_was_changed_by_hand_is_refused() {
     }
 }
 
+/// The chain says that a row is as it was written, and not at which price it should have been.
+#[test]
+fn a_row_at_another_price_than_its_stock_was_listed_at_is_refused_though_the_chain_covers_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = new_store(dir.path());
+    let state = store.load().unwrap().state;
+    let mut batch = batch(&state);
+    let [first, second] = &batch.rows[..] else {
+        panic!("two trades: {batch:?}");
+    };
+    assert_ne!(first.price, second.price);
+    let end = LedgerEnd::of(first);
+    let other = Row::following(&end, second.epoch, second.entry.clone(), first.price);
+    batch.rows[1] = other;
+    store.commit(&batch).unwrap();
+    drop(store);
+    let refused = SqliteStore::open(dir.path()).map(drop).unwrap_err();
+    assert!(refused.is_damage(), "{refused}");
+    let why = "row 1 has another price than meta was listed at then";
+    assert!(refused.to_string().contains(why), "{refused}");
+}
+
 /// What is written by an unchecked connection is of a kind that the code does not know.
 #[test]
 fn an_order_that_was_refused_is_not_told_of_where_it_is_not_as_it_was_written() {
