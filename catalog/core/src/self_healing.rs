@@ -13,6 +13,10 @@
 //! a row that continues the journal, which a replica with a longer ledger has to [show](SelfHealing::shown). A replica whose disk is empty counts as one
 //! that was not heard then: its disk may have been lost, or not be where it belongs.
 //!
+//! So they are where the database is [known to have come back](Found::may_lack_rows): time says nothing of it. The leader that
+//! it names is in every in-sync set of that leader's epoch, and has all of it; but epochs may be lost with the rows, each of
+//! which anybody can have led, alone in sync, without anybody else's having heard of it. So no smaller set than all will do.
+//!
 //! A report counts only if nothing of before comes to the replica after it: see `order_core::Replica`, which lets go of
 //! everything that is under way before it reports, and takes nothing more until a later epoch has begun. None begins
 //! before the healing is over.
@@ -116,7 +120,7 @@ pub struct Found {
     pub journal: LedgerEnd,
     pub term: Term,
     /// Whether this is another incarnation of the database than the one in which the last term was, so that it may
-    /// lack what was committed then.
+    /// lack what was committed then. It is not believed before all have been heard.
     pub may_lack_rows: bool,
 }
 
@@ -141,7 +145,7 @@ pub struct SelfHealing {
 }
 
 impl SelfHealing {
-    /// Of a catalog that waits until then for ledgers where nothing is missing.
+    /// Of a catalog that waits until then for ledgers where nothing is missing, nor [may be](Found::may_lack_rows).
     pub fn new(found: Found, gives_up_at: BootTime) -> Self {
         Self {
             found,
@@ -238,6 +242,11 @@ impl SelfHealing {
         self.reports.remove(&replica);
     }
 
+    /// Whether something is known to be missing, rather than that it may be.
+    pub fn has_lost(&self) -> bool {
+        self.has_lost
+    }
+
     /// What is to be done at `now`.
     pub fn next(&self, now: BootTime) -> HealingStep {
         let lacks = self.has_lost;
@@ -253,7 +262,8 @@ impl SelfHealing {
         if !self.rules.keep(Rule::SelfHealing) {
             return HealingStep::Serve { unheard: pending };
         }
-        let until = Some(self.gives_up_at).filter(|_| !lacks);
+        let is_believed = !lacks && !self.found.may_lack_rows;
+        let until = Some(self.gives_up_at).filter(|_| is_believed);
         // Where the database names nobody, or whoever it names is given up, others may be there.
         let waits = !pending.is_empty() || self.reports.is_empty();
         if waits && until.is_none_or(|until| now < until) {

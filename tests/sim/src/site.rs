@@ -112,6 +112,7 @@ impl World {
                 run,
                 state,
                 rows,
+                may_lack_rows,
                 silent,
             } => {
                 let restored = !self.site().is_whole();
@@ -127,6 +128,7 @@ impl World {
                 let losses = self.site().cluster.losses;
                 let member = self.member(run);
                 (member.has_opened, member.losses) = (true, losses);
+                member.may_lack_rows = may_lack_rows;
                 self.catalog_starts(run.node);
                 let _ = silent.send(self.oracle.silent()); // it may be gone
             }
@@ -228,8 +230,13 @@ impl World {
     }
 
     /// A catalog that lacks what was acknowledged has waited for replicas in vain: it says so, and is stopped before it
-    /// serves. That is all that is excused, and only where somebody who has it could not tell it.
+    /// serves. That is all that is excused, and only where somebody who has it could not tell it, and nothing said that the
+    /// database came back, as of an older copy on the same timeline.
     fn stop_unnoticed_member(&mut self, run: Run) {
+        assert!(
+            !self.member(run).may_lack_rows,
+            "a catalog would serve a database that it knows to have come back without what was acknowledged"
+        );
         let ledgers = self.operator.ledgers.clone();
         let rows = self.member(run).rows();
         for (id, ledger) in ledgers {
