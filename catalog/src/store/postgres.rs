@@ -3,8 +3,9 @@
 //! - [`url`]: where it is, and how it is reached;
 //! - `tls`: who is believed to be it;
 //! - `connection`: one connection;
-//! - `server`: whether it keeps what it acknowledges;
+//! - `server`: whether it keeps what it acknowledges, and of which history it is;
 //! - `schema`: its tables;
+//! - `writer_row`: the row that says who writes;
 //! - `lease`: who may write;
 //! - `protocol`: which version of the protocol the bazaar is at;
 //! - `rows`: their columns;
@@ -47,6 +48,7 @@ mod tls;
 mod connection;
 mod server;
 mod schema;
+mod writer_row;
 mod lease;
 mod protocol;
 mod rows;
@@ -60,7 +62,7 @@ pub use error::PostgresError;
 pub use journal::PostgresJournal;
 pub use url::StoreUrl;
 
-use connection::Connection;
+use connection::{Connection, Wanted};
 use error::{of_commit, of_read};
 use lease::{Standby, Taken};
 use rows::{JOURNAL, get, number, signed};
@@ -215,7 +217,7 @@ impl PostgresStore {
         let last = "SELECT coalesce(max(id), 0) FROM refused";
         let last = connection.client.query_one(last, &[]).await;
         let timeline = server.timeline;
-        let readers = PostgresJournal::new(url, term, server.system_identifier);
+        let readers = PostgresJournal::new(url, term, server);
         let mut store = Self {
             journal: readers.clone(),
             writer: Writer {
@@ -313,8 +315,11 @@ impl PostgresStore {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn begin(options: OpenOptions) -> Result<(), OpenError> {
-        let connection = Connection::open(&options.url).await?;
-        server::check(&connection.client, options.allow_unreplicated).await?;
+        let wanted = Wanted::Writable {
+            allow_unreplicated: options.allow_unreplicated,
+            seen: None,
+        };
+        let (connection, _) = Connection::open(&options.url, &wanted).await?;
         let has_tables = schema::version(&connection.client).await?.is_some();
         if has_tables && journal_id(&connection.client).await?.is_some() {
             return Ok(());

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tonic::async_trait;
 
 use catalog::stocks::built_in;
+use catalog::store::postgres::transfer::Source;
 use catalog::store::postgres::{
     COMMIT_TIME_MAX, NewJournal, OpenError, OpenOptions, PostgresError, PostgresStore, StoreUrl,
 };
@@ -570,6 +571,51 @@ async fn a_host_that_takes_a_connection_and_says_nothing_does_not_keep_it_from_t
     let both = format!(":{silent_port},127.0.0.1:{port}/");
     let url = place.url.replace(&format!(":{port}/"), &both) + "&connect_timeout=1";
     open(options(&url)).await.unwrap();
+}
+
+/// The primary that was replaced is named first, takes connections and can write.
+#[tokio::test]
+async fn a_server_that_was_replaced_is_not_taken_for_the_one_that_replaced_it() {
+    let Some(cluster) = replicated() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut state = {
+        let mut store = place.store().await.unwrap();
+        let mut state = store.load().await.unwrap().state;
+        commit(&mut store, &mut state, elect_and_buy).await;
+        store.close().await.unwrap();
+        state
+    };
+    let port = cluster.port();
+    let promoted = cluster.promote_standby();
+    let both = format!(":{port},127.0.0.1:{promoted}/");
+    let both = place.url.replace(&format!(":{port}/"), &both);
+    let mut store = open(impatient(&both)).await.unwrap();
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.state, state);
+    assert!(loaded.may_lack_rows, "it is on another timeline");
+    commit(&mut store, &mut state, |staged| {
+        buy(staged, "after", "nvidia", 1);
+    })
+    .await;
+    let rows = |port| cluster.sql_at(port, "bazaar", "SELECT count(*) FROM journal");
+    assert_eq!([rows(port), rows(promoted)], ["2", "3"]);
+    // So it is for who reads, also for backups.
+    let read = store.journal().rows(RowNumber(0), 9).await.unwrap();
+    assert_eq!(read.len(), 3);
+    let source = Source::open(&StoreUrl::parse(&both).unwrap()).await;
+    let source = source.unwrap();
+    assert_eq!(source.end(), state.leadership().end);
+    // What each refuses is said of each.
+    let strict = OpenOptions {
+        allow_unreplicated: false,
+        ..options(&both)
+    };
+    let told = refused(open(strict).await).to_string();
+    assert!(
+        told.contains("none of those in synchronous_standby_names, standby, is connected")
+            && told.contains("synchronous_standby_names is empty"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

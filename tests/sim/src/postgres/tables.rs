@@ -18,7 +18,6 @@ pub enum Sql {
     HasMigrations,
     LastMigration,
     Server,
-    SystemIdentifier,
     Writer,
     JournalId,
     Identity,
@@ -50,14 +49,13 @@ pub enum Sql {
 }
 
 /// Of each statement the words that no other one has; of several that fit, the first.
-const WORDS: [(Sql, &str); 30] = [
+const WORDS: [(Sql, &str); 29] = [
     (Sql::HasMigrations, "information_schema.tables"),
     (
         Sql::LastMigration,
         "coalesce(max(number), 0) FROM migration",
     ),
     (Sql::Server, "current_setting('server_version_num')"),
-    (Sql::SystemIdentifier, "FROM pg_control_system()"),
     (Sql::Rows, "FROM writer LEFT JOIN"),
     (Sql::Writer, "SELECT term, beat, holder"),
     (Sql::Protocol, "SELECT protocol FROM writer"),
@@ -132,7 +130,6 @@ impl Sql {
             Self::Server => vec![
                 INT8, TEXT, TEXT, TEXT, BOOL, INT8, INT8, TEXT, INT8, TEXT, INT8,
             ],
-            Self::SystemIdentifier => vec![TEXT],
             Self::Writer => vec![INT8, INT8, TEXT, TEXT, TEXT, INT8],
             Self::JournalId => vec![BYTEA],
             Self::Identity => vec![BYTEA, BYTEA],
@@ -352,7 +349,6 @@ impl Log {
                 text("UTF8"),
                 int8(seen.started_us),
             ]],
-            Sql::SystemIdentifier => vec![vec![text(SYSTEM)]],
             Sql::Writer => vec![vec![
                 int8(writer.term),
                 int8(writer.beat),

@@ -1,0 +1,93 @@
+//! The writer's row, as it is read.
+
+use catalog_core::writer_lease::{WriterId, WriterRow, WriterTerm};
+use storage::StorageError;
+use tokio_postgres::Client;
+
+use super::error::{PostgresError, of_read};
+use super::schema;
+use super::server::Server;
+
+/// The row, and what goes with it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) row: WriterRow,
+    pub(super) url: String,
+    system_identifier: Option<String>,
+    timeline: Option<i64>,
+}
+
+impl Found {
+    /// Whether the last term that was healed was on another timeline, or nobody knows.
+    pub(super) fn is_of_before(&self, server: &Server) -> bool {
+        self.system_identifier.is_some() && self.timeline != Some(server.timeline)
+    }
+
+    /// # Errors
+    /// Where the tables are another cluster's, or their history is later than this server's.
+    pub(super) fn check_cluster(&self, server: &Server) -> Result<(), PostgresError> {
+        let Some(recorded) = &self.system_identifier else {
+            return Ok(());
+        };
+        if *recorded != server.system_identifier {
+            return Err(PostgresError::OtherCluster {
+                recorded: recorded.clone(),
+                found: server.system_identifier.clone(),
+            });
+        }
+        if self.timeline > Some(server.timeline) {
+            return Err(PostgresError::Timeline {
+                recorded: self.timeline.unwrap_or_default(),
+                found: server.timeline,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// # Errors
+/// Where it cannot be read, or nobody wrote it so.
+pub(super) async fn read(client: &Client) -> Result<Found, StorageError> {
+    let row = client
+        .query_one(
+            "SELECT term, beat, holder, url, system_identifier, timeline FROM writer",
+            &[],
+        )
+        .await
+        .map_err(of_read)?;
+    let (term, beat): (i64, i64) = (
+        row.try_get(0).map_err(of_read)?,
+        row.try_get(1).map_err(of_read)?,
+    );
+    let holder: String = row.try_get(2).map_err(of_read)?;
+    let holder = match holder.as_str() {
+        "" => None,
+        name => Some(WriterId(u64::from_str_radix(name, 16).map_err(|_| {
+            StorageError::Damaged(format!("no catalog's name is {}", name.escape_debug()))
+        })?)),
+    };
+    Ok(Found {
+        row: WriterRow {
+            term: WriterTerm(term.cast_unsigned()),
+            beat: beat.cast_unsigned(),
+            holder,
+        },
+        url: row.try_get(3).map_err(of_read)?,
+        system_identifier: row.try_get(4).map_err(of_read)?,
+        timeline: row.try_get(5).map_err(of_read)?,
+    })
+}
+
+/// Whether the tables that are there, if there are any, are this server's.
+///
+/// # Errors
+/// Where they are not. Of tables that cannot be read nothing is said here.
+pub(super) async fn check_tables(client: &Client, server: &Server) -> Result<(), PostgresError> {
+    if schema::version(client).await?.is_none() {
+        return Ok(());
+    }
+    match read(client).await {
+        Ok(found) => found.check_cluster(server),
+        Err(_) => Ok(()),
+    }
+}
