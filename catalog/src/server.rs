@@ -229,6 +229,7 @@ pub(crate) fn start(
         journal: leadership.end,
         term: leadership.term.clone(),
         may_lack_rows: loaded.may_lack_rows,
+        is_unbroken: loaded.is_unbroken,
     };
     let gives_up_at = BootTime::now() + healing_wait_max;
     let shared = Arc::new(Shared::new(visibility, leadership, lease, protocol));

@@ -66,7 +66,9 @@ use connection::{Connection, Wanted};
 use error::{of_commit, of_read};
 use lease::{Standby, Taken};
 use rows::{JOURNAL, get, number, signed};
+use server::Server;
 use write::{Statements, Writer};
+use writer_row::Life;
 
 /// How many scripts have made the tables.
 pub const SCHEMA_VERSION: usize = schema::VERSION;
@@ -148,8 +150,9 @@ pub struct PostgresStore {
     journal: PostgresJournal,
     /// As it was when all was loaded.
     lease: WriterLease,
-    /// Of the server.
-    timeline: i64,
+    /// Which server it is, and what that is to the one in which a catalog was healed last.
+    server: Server,
+    life: Life,
     /// What was then, until it is asked for.
     loaded: Option<Loaded>,
     unchecked: Option<Unchecked>,
@@ -197,7 +200,7 @@ impl PostgresStore {
             lease,
             term,
             mut beat,
-            is_promoted,
+            life,
         } = standby.take_over().await?;
         let found = journal_id(&connection.client).await?;
         let was_there = found.is_some();
@@ -216,8 +219,7 @@ impl PostgresStore {
         let statements = Statements::prepare(&connection.client, commit_time_max).await?;
         let last = "SELECT coalesce(max(id), 0) FROM refused";
         let last = connection.client.query_one(last, &[]).await;
-        let timeline = server.timeline;
-        let readers = PostgresJournal::new(url, term, server);
+        let readers = PostgresJournal::new(url, term, server.clone());
         let mut store = Self {
             journal: readers.clone(),
             writer: Writer {
@@ -231,7 +233,8 @@ impl PostgresStore {
                 journal,
             },
             lease,
-            timeline,
+            server,
+            life,
             loaded: None,
             unchecked: None,
             was_there,
@@ -242,7 +245,8 @@ impl PostgresStore {
                 let connection = readers.connection().await?;
                 let client = &connection.client;
                 let loaded = Loaded {
-                    may_lack_rows: is_promoted,
+                    may_lack_rows: life == Life::Another,
+                    is_unbroken: life == Life::Same,
                     ..load(client, term, journal).await?
                 };
                 let audit = {
@@ -400,9 +404,14 @@ impl Store for PostgresStore {
     }
 
     async fn note_healed(&mut self) -> Result<(), StorageError> {
-        let noted = lease::note_healed(self.client(), self.writer.term, self.timeline);
+        if self.life == Life::Same {
+            return Ok(()); // the row says so
+        }
+        let noted = lease::note_healed(self.client(), self.writer.term, &self.server);
         let noted = tokio::time::timeout(COMMIT_TIME_MAX, noted).await;
-        noted.unwrap_or_else(|_| Err(late(COMMIT_TIME_MAX)))
+        noted.unwrap_or_else(|_| Err(late(COMMIT_TIME_MAX)))?;
+        self.life = Life::Same;
+        Ok(())
     }
 
     async fn close(&mut self) -> Result<(), StorageError> {
@@ -450,6 +459,7 @@ async fn load(client: &Client, term: i64, journal: JournalId) -> Result<Loaded, 
         protocol: protocol::read(client).await?,
         sessions_out: None, // theirs are over before the writer's own
         may_lack_rows: false,
+        is_unbroken: false,
     })
 }
 

@@ -16,7 +16,7 @@ use catalog::store::postgres::transfer::Source;
 use catalog::store::postgres::{
     COMMIT_TIME_MAX, NewJournal, OpenError, OpenOptions, PostgresError, PostgresStore, StoreUrl,
 };
-use catalog::store::{Journal, Store, random_journal};
+use catalog::store::{Journal, Loaded, Store, random_journal};
 use catalog_core::{PriorOutcome, Rules, Staged};
 
 use crate::suite::{Place, buy, commit, elect_and_buy, order, replica, staged};
@@ -98,8 +98,8 @@ impl Place for PostgresPlace<'_> {
     }
 
     fn as_of_0_1_0(&self) -> &'static str {
-        "ALTER TABLE writer DROP COLUMN protocol, DROP COLUMN spoken, DROP COLUMN spoken_term;
-         DELETE FROM migration WHERE number = 3"
+        "ALTER TABLE writer DROP COLUMN protocol, DROP COLUMN spoken, DROP COLUMN spoken_term, DROP COLUMN server_started;
+         DELETE FROM migration WHERE number >= 3"
     }
 
     fn check_0_1_0(&self) -> &'static str {
@@ -270,7 +270,7 @@ async fn catalogs_that_begin_at_once_begin_one_journal() {
     let _ = tokio::time::timeout(5 * LEASE, both).await;
     assert_eq!(opened.get(), 1, "the other one stands by");
     assert_eq!(place.sql("SELECT count(*) FROM identity"), "1");
-    assert_eq!(place.sql("SELECT count(*) FROM migration"), "4");
+    assert_eq!(place.sql("SELECT count(*) FROM migration"), "5");
     assert_eq!(place.sql("SELECT term FROM writer"), "1");
 }
 
@@ -571,6 +571,32 @@ async fn a_host_that_takes_a_connection_and_says_nothing_does_not_keep_it_from_t
     let both = format!(":{silent_port},127.0.0.1:{port}/");
     let url = place.url.replace(&format!(":{port}/"), &both) + "&connect_timeout=1";
     open(options(&url)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_in_which_all_were_heard_lacks_nothing_until_its_server_is_restarted() {
+    let Some(mut cluster) = lone() else { return };
+    let url = cluster.database("bazaar");
+    let found = async |url: &str| {
+        let mut store = open(options(url)).await.unwrap();
+        let Loaded {
+            may_lack_rows,
+            is_unbroken,
+            ..
+        } = store.load().await.unwrap();
+        store.note_healed().await.unwrap();
+        store.close().await.unwrap();
+        (may_lack_rows, is_unbroken)
+    };
+    assert_eq!(found(&url).await, (false, false), "it is new");
+    assert_eq!(found(&url).await, (false, true));
+    assert_eq!(found(&url).await, (false, true));
+    cluster.kill_primary();
+    cluster.start_primary();
+    assert_eq!(found(&url).await, (false, false));
+    assert_eq!(found(&url).await, (false, true));
+    cluster.sql_in("bazaar", "UPDATE writer SET timeline = NULL");
+    assert_eq!(found(&url).await, (true, false), "an operator accepted it");
 }
 
 /// The primary that was replaced is named first, takes connections and can write.

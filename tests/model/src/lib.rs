@@ -112,6 +112,7 @@
 //! - more than one gateway, messages between it and a catalog that overtake each other or are lost: that is the
 //!   model of leases;
 //! - more than one replica: whose ledger has everything is tried on random histories, in the core's own tests;
+//! - that fewer are heard in a database that is known to be unbroken: the one that there is, is in sync;
 //! - statements that fail: they are refused as a whole, and change nothing.
 //!
 //! # Elections

@@ -385,6 +385,7 @@ async fn live(outbox: &Outbox<Output>, plan: &Plan, run: Run) -> Result<(), Stri
         journal: leadership.end,
         term: leadership.term.clone(),
         may_lack_rows: loaded.may_lack_rows,
+        is_unbroken: loaded.is_unbroken,
     };
     let healing = SelfHealing::new(found, now + HEALING_WAIT_MAX).under(rules);
     let protocol = BazaarProtocol::default();

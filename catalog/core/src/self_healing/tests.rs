@@ -289,8 +289,34 @@ fn suspicious(rows: &[Row], term: &Term) -> SelfHealing {
         journal: end(rows),
         term: term.clone(),
         may_lack_rows: true,
+        ..Found::default()
     };
     SelfHealing::new(found, GIVES_UP_AT)
+}
+
+#[test]
+fn a_database_in_which_all_were_heard_has_nobody_waited_for_whom_it_does_not_name() {
+    let (_, rows) = traded(3);
+    let term = term(3, 1, &[2]);
+    let found = Found {
+        journal: end(&rows[..2]),
+        term: term.clone(),
+        is_unbroken: true,
+        ..Found::default()
+    };
+    let mut healing = SelfHealing::new(found, GIVES_UP_AT);
+    assert_eq!(healing.next(AT(0)), wait(&[1, 2], Some(GIVES_UP_AT)));
+    hear(&mut healing, &rows[..2], report(1, &rows[..2], &term));
+    assert_eq!(healing.next(AT(0)), wait(&[2], Some(GIVES_UP_AT)));
+    let mut served = healing.clone();
+    hear(&mut served, &rows[..2], report(2, &rows[..2], &term));
+    assert_eq!(served.next(AT(0)), serve(&[3]));
+    // Unless it says that it has more: where a server that was replaced is back, it was so for long.
+    hear(&mut healing, &rows[..2], report(3, &rows, &term));
+    hear(&mut healing, &rows[..2], report(2, &rows[..2], &term));
+    assert_eq!(healing.next(AT(0)), wait(&[3], Some(GIVES_UP_AT)));
+    prove(&mut healing, 3, &rows);
+    assert_eq!(healing.next(AT(0)), HealingStep::PutBack { from: id(3) });
 }
 
 #[test]
@@ -498,6 +524,7 @@ fn what_is_held_beside_ledgers_comes_back_where_it_may_have_been_acknowledged() 
             journal: end(&rows[..1]),
             term: term.clone(),
             may_lack_rows,
+            ..Found::default()
         };
         let mut healing = SelfHealing::new(found, GIVES_UP_AT);
         let beside = |replica, beside: &[&Row]| LedgerReport {
@@ -677,6 +704,7 @@ proptest! {
             journal: end(&history.rows[..*copied]),
             term: term.clone(),
             may_lack_rows,
+            ..Found::default()
         };
         let mut healing = SelfHealing::new(found, GIVES_UP_AT);
         for report in history.replicas.values() {

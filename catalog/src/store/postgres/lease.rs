@@ -23,7 +23,7 @@ use super::connection::{Connection, Wanted};
 use super::error::{PostgresError, of_commit};
 use super::server::Server;
 use super::url::StoreUrl;
-use super::writer_row::read;
+use super::writer_row::{Life, read};
 use super::{OpenError, schema};
 
 /// Pause after a standby lost its connection, or what it is connected to will not do.
@@ -58,6 +58,8 @@ struct Watching {
     server: Server,
     /// The row says what its holder speaks.
     has_protocol: bool,
+    /// And when the server had started.
+    has_server_started: bool,
 }
 
 /// A term that was taken: nothing is loaded yet.
@@ -68,8 +70,8 @@ pub(super) struct Taken {
     pub term: i64,
     /// As it was taken.
     pub beat: i64,
-    /// Another server was promoted since a term was healed last.
-    pub is_promoted: bool,
+    /// What the server is to the one in which a term was healed last.
+    pub life: Life,
 }
 
 impl Standby<'_> {
@@ -87,7 +89,7 @@ impl Standby<'_> {
         let mut newest = None;
         let mut watching = Some(self.connect(&mut newest).await?);
         let mut troubled = false;
-        let mut is_promoted = false;
+        let mut life = Life::SameTimeline;
         loop {
             if let Some(wake) = lease.wake() {
                 tokio::time::sleep(wake.since(BootTime::now())).await;
@@ -97,8 +99,8 @@ impl Standby<'_> {
                 Some(WriterStep::Look) => {
                     let looked = self.look(&mut watching, &mut newest, &mut lease).await;
                     match looked {
-                        Ok(is_another) => {
-                            is_promoted = is_another;
+                        Ok(found) => {
+                            life = found;
                             troubled = false;
                         }
                         Err(error) if lease.last_seen().is_none() => return Err(error),
@@ -137,7 +139,7 @@ impl Standby<'_> {
                         .expect("it is told to load a term that it holds");
                     let seen = lease.last_seen().expect("nothing is claimed unseen");
                     return Ok(Taken {
-                        is_promoted,
+                        life,
                         connection,
                         server,
                         lease,
@@ -182,31 +184,35 @@ impl Standby<'_> {
         }
         // Where it has come later, the row is not taken, and it is connected anew.
         let has_protocol = schema::has_protocol(&connection.client).await?;
+        let has_server_started = schema::has_server_started(&connection.client).await?;
         Ok(Watching {
             connection,
             server,
             has_protocol,
+            has_server_started,
         })
     }
 
-    /// Returns whether the last term that was healed was on another timeline, or nobody knows.
+    /// Returns what the server is to the one in which a term was healed last.
     async fn look(
         &self,
         watching: &mut Option<Watching>,
         newest: &mut Option<Server>,
         lease: &mut WriterLease,
-    ) -> Result<bool, OpenError> {
+    ) -> Result<Life, OpenError> {
         let watching = match watching {
             Some(watching) => watching,
             none => none.insert(self.connect(newest).await?),
         };
-        let found = tokio::time::timeout(LOOK_TIME_MAX, read(&watching.connection.client)).await;
+        let client = &watching.connection.client;
+        let reading = read(client, watching.has_server_started);
+        let found = tokio::time::timeout(LOOK_TIME_MAX, reading).await;
         let late = |_| StorageError::Server(format!("no answer within {LOOK_TIME_MAX:?}"));
         let found = found.map_err(late)??;
         found.check_cluster(&watching.server)?;
         let is_first = lease.last_seen().is_none();
         lease.seen(found.row, watching.server.incarnation(), BootTime::now());
-        let is_of_before = found.is_of_before(&watching.server);
+        let life = found.life(&watching.server);
         let active = found.row.holder.is_some().then_some(found.url);
         if is_first && let Some(url) = &active {
             tracing::info!(active = %url, "standing by until its beat stops");
@@ -216,7 +222,7 @@ impl Standby<'_> {
             *known = active;
             is_new
         });
-        Ok(is_of_before)
+        Ok(life)
     }
 
     /// Compares and sets: term *and* beat, since a writer that goes on changes the beat alone.
@@ -229,6 +235,7 @@ impl Standby<'_> {
             connection,
             server,
             has_protocol,
+            ..
         } = watching;
         connection.take_warning(); // of before
         let (term, beat) = (claim.term.0.cast_signed(), claim.beat.cast_signed());
@@ -290,15 +297,30 @@ impl Server {
     }
 }
 
-/// The rows of this timeline are complete: see [`crate::store::Store::note_healed`]. The beat stays, since nobody need
+/// The rows of this server are complete: see [`crate::store::Store::note_healed`]. The beat stays, since nobody need
 /// look at the row anew.
 pub(super) async fn note_healed(
     client: &Client,
     term: i64,
-    timeline: i64,
+    server: &Server,
 ) -> Result<(), StorageError> {
-    let sql = "UPDATE writer SET timeline = $2 WHERE term = $1 AND timeline IS DISTINCT FROM $2";
-    let noted = client.execute(sql, &[&term, &timeline]).await;
+    let refused = |error: PostgresError| StorageError::Server(error.to_string());
+    let has_server_started = schema::has_server_started(client).await.map_err(refused)?;
+    let Server {
+        timeline,
+        started_us,
+        ..
+    } = server;
+    let noted = match has_server_started {
+        true => {
+            let sql = "UPDATE writer SET timeline = $2, server_started = $3 WHERE term = $1";
+            client.execute(sql, &[&term, timeline, started_us]).await
+        }
+        false => {
+            let sql = "UPDATE writer SET timeline = $2 WHERE term = $1";
+            client.execute(sql, &[&term, timeline]).await
+        }
+    };
     noted.map(drop).map_err(of_commit)
 }
 

@@ -14,13 +14,34 @@ pub(super) struct Found {
     pub(super) row: WriterRow,
     pub(super) url: String,
     system_identifier: Option<String>,
+    /// Of the server in which a catalog was healed last, as is the next.
     timeline: Option<i64>,
+    server_started: Option<i64>,
+}
+
+/// What a server is to the one in which a catalog was healed last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// The same, which has not been restarted since.
+    Same,
+    /// It is on the same timeline, or there was none before.
+    SameTimeline,
+    /// It is on another timeline, or nobody knows: it may lack what was committed.
+    Another,
 }
 
 impl Found {
-    /// Whether the last term that was healed was on another timeline, or nobody knows.
-    pub(super) fn is_of_before(&self, server: &Server) -> bool {
-        self.system_identifier.is_some() && self.timeline != Some(server.timeline)
+    pub(super) fn life(&self, server: &Server) -> Life {
+        if self.system_identifier.is_none() {
+            return Life::SameTimeline;
+        }
+        if self.timeline != Some(server.timeline) {
+            return Life::Another;
+        }
+        match self.server_started == Some(server.started_us) {
+            true => Life::Same,
+            false => Life::SameTimeline,
+        }
     }
 
     /// # Errors
@@ -45,16 +66,20 @@ impl Found {
     }
 }
 
+/// Reads it; where it [has it](schema::has_server_started), with when the server had started.
+///
 /// # Errors
 /// Where it cannot be read, or nobody wrote it so.
-pub(super) async fn read(client: &Client) -> Result<Found, StorageError> {
-    let row = client
-        .query_one(
-            "SELECT term, beat, holder, url, system_identifier, timeline FROM writer",
-            &[],
-        )
-        .await
-        .map_err(of_read)?;
+pub(super) async fn read(client: &Client, has_server_started: bool) -> Result<Found, StorageError> {
+    let sql = match has_server_started {
+        true => {
+            "SELECT term, beat, holder, url, system_identifier, timeline, server_started FROM writer"
+        }
+        false => {
+            "SELECT term, beat, holder, url, system_identifier, timeline, NULL::bigint FROM writer"
+        }
+    };
+    let row = client.query_one(sql, &[]).await.map_err(of_read)?;
     let (term, beat): (i64, i64) = (
         row.try_get(0).map_err(of_read)?,
         row.try_get(1).map_err(of_read)?,
@@ -75,6 +100,7 @@ pub(super) async fn read(client: &Client) -> Result<Found, StorageError> {
         url: row.try_get(3).map_err(of_read)?,
         system_identifier: row.try_get(4).map_err(of_read)?,
         timeline: row.try_get(5).map_err(of_read)?,
+        server_started: row.try_get(6).map_err(of_read)?,
     })
 }
 
@@ -86,7 +112,7 @@ pub(super) async fn check_tables(client: &Client, server: &Server) -> Result<(),
     if schema::version(client).await?.is_none() {
         return Ok(());
     }
-    match read(client).await {
+    match read(client, false).await {
         Ok(found) => found.check_cluster(server),
         Err(_) => Ok(()),
     }

@@ -117,6 +117,7 @@ impl World {
             journal: end(&self.journal),
             term: self.catalog.leadership().term,
             may_lack_rows: bounds.suspects,
+            is_unbroken: false,
         };
         let core = SelfHealing::new(found, GIVES_UP_AT);
         let mut core = core.under(bounds.catalog_rules());
