@@ -199,35 +199,32 @@ impl PostgresStore {
             server,
             lease,
             term,
-            mut beat,
+            beat,
             life,
         } = standby.take_over().await?;
-        let found = journal_id(&connection.client).await?;
-        let was_there = found.is_some();
-        let journal = match (found, new) {
-            (Some(journal), _) => journal,
-            (None, Some(new)) => {
-                begin(&mut connection.client, term, &new).await?;
-                beat += 1;
-                new.id
-            }
-            (None, None) => {
-                lease::release(&connection.client, term).await?;
-                return Err(none().into());
-            }
-        };
-        let statements = Statements::prepare(&connection.client, commit_time_max).await?;
-        let last = "SELECT coalesce(max(id), 0) FROM refused";
-        let last = connection.client.query_one(last, &[]).await;
+        // No sign of life goes out meanwhile, so it is not to take long; and a server that stands still breaks no connection.
+        let time_max = 2 * commit_time_max;
+        let begun = Begun::with(&mut connection, term, new, commit_time_max);
+        let begun = tokio::time::timeout(time_max, begun).await;
+        let begun = begun.unwrap_or_else(|_| {
+            let problem = format!("no answer within {time_max:?} after this catalog took over");
+            Err(StorageError::Server(problem))
+        })?;
+        let Begun {
+            journal,
+            was_there,
+            statements,
+            refused_last,
+        } = begun.ok_or_else(none)?;
         let readers = PostgresJournal::new(url, term, server.clone());
         let mut store = Self {
             journal: readers.clone(),
             writer: Writer {
-                refused_last: get(&last.map_err(of_read)?, 0)?,
+                refused_last,
                 connection,
                 statements,
                 term,
-                beat,
+                beat: beat + i64::from(!was_there), // which is the beginning
                 allow_unreplicated,
                 is_silent: false,
                 journal,
@@ -359,6 +356,50 @@ impl PostgresStore {
 
     fn client(&self) -> &Client {
         &self.writer.connection.client
+    }
+}
+
+/// What a term goes on with that was just taken.
+struct Begun {
+    journal: JournalId,
+    /// There was one.
+    was_there: bool,
+    statements: Statements,
+    /// The last order that was refused, by its id.
+    refused_last: i64,
+}
+
+impl Begun {
+    /// Begins a journal where there is none, and the term's statements. Without a `new` one the term is given back, and there is
+    /// nothing.
+    async fn with(
+        connection: &mut Connection,
+        term: i64,
+        new: Option<NewJournal>,
+        commit_time_max: Duration,
+    ) -> Result<Option<Self>, StorageError> {
+        let found = journal_id(&connection.client).await?;
+        let journal = match (found, new) {
+            (Some(journal), _) => journal,
+            (None, Some(new)) => {
+                begin(connection, term, &new).await?;
+                new.id
+            }
+            (None, None) => {
+                lease::release(&connection.client, term).await?;
+                return Ok(None);
+            }
+        };
+        let client = &connection.client;
+        let statements = Statements::prepare(client, commit_time_max).await?;
+        let last = "SELECT coalesce(max(id), 0) FROM refused";
+        let last = client.query_one(last, &[]).await.map_err(of_read)?;
+        Ok(Some(Self {
+            journal,
+            was_there: found.is_some(),
+            statements,
+            refused_last: get(&last, 0)?,
+        }))
     }
 }
 
@@ -539,7 +580,11 @@ async fn stocks(client: &Client) -> Result<Vec<Stock>, StorageError> {
 }
 
 /// Begins a journal with its first stocks: all of it or nothing.
-async fn begin(client: &mut Client, term: i64, new: &NewJournal) -> Result<(), StorageError> {
+async fn begin(
+    connection: &mut Connection,
+    term: i64,
+    new: &NewJournal,
+) -> Result<(), StorageError> {
     let NewJournal {
         id: journal,
         listings,
@@ -557,7 +602,8 @@ async fn begin(client: &mut Client, term: i64, new: &NewJournal) -> Result<(), S
         .iter()
         .map(|listing| signed(listing.quantity))
         .collect();
-    let transaction = client.transaction().await.map_err(of_read)?;
+    connection.take_warning(); // of before
+    let transaction = connection.client.transaction().await.map_err(of_read)?;
     let locked = transaction.execute(schema::LOCK_WRITER, &[]).await;
     locked.map_err(of_read)?;
     let fence = "UPDATE writer SET beat = beat + 1 WHERE term = $1";
@@ -596,6 +642,9 @@ async fn begin(client: &mut Client, term: i64, new: &NewJournal) -> Result<(), S
     }
     protocol::note(&transaction, Protocol::NEWEST).await?;
     transaction.commit().await.map_err(of_commit)?;
+    if let Some(warning) = connection.take_warning() {
+        return Err(StorageError::Ambiguous(warning)); // it may not be on any standby
+    }
     tracing::info!(%journal, stocks = listings.len(), "began a journal");
     Ok(())
 }

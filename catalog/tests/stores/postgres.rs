@@ -386,6 +386,40 @@ fn a_server_that_ends_a_connection_has_not_said_what_became_of_its_commit() {
     });
 }
 
+/// Its kernel acknowledges what comes, so that no connection breaks.
+#[test]
+fn a_server_that_stands_still_right_after_a_take_over_is_given_up() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    let begun = async { place.store().await.unwrap().close().await };
+    runtime.block_on(begun).unwrap();
+    std::thread::scope(|scope| {
+        // What a catalog reads first once it has a term, and not before.
+        let lock =
+            "BEGIN; LOCK TABLE identity IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3); COMMIT";
+        let locked = scope.spawn(|| place.sql(lock));
+        let holds = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        while cluster.sql(holds) == "0" {
+            assert!(!locked.is_finished());
+        }
+        scope.spawn(|| {
+            let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+            while cluster.sql(waits) == "0" {}
+            cluster.primary().signal_all(Signal::STOP);
+        });
+        let opening = async { tokio::time::timeout(PATIENCE, open(impatient(&place.url))).await };
+        let opened = runtime.block_on(opening);
+        cluster.primary().signal_all(Signal::CONT);
+        let error = opened.expect("it gives up").unwrap_err();
+        assert!(
+            error.to_string().contains("after this catalog took over"),
+            "{error}"
+        );
+    });
+}
+
 /// The answer to a statement comes before its transaction is over: what fails then undoes it.
 #[tokio::test]
 async fn a_commit_that_fails_at_its_very_end_changes_nothing_and_the_store_goes_on() {
