@@ -278,13 +278,15 @@ impl SelfHealing {
         if !self.rules.keep(Rule::SelfHealing) {
             return HealingStep::Serve { unheard };
         }
-        let is_believed = !lacks && !self.found.may_lack_rows;
-        let until = Some(self.gives_up_at).filter(|_| is_believed);
         let mut pending = unheard.clone();
-        if is_believed && self.found.is_unbroken {
+        if !lacks && self.found.is_unbroken {
             // Who reported to have more is to show it all the same.
             pending.retain(|it| self.found.names(*it) || self.reports.contains_key(it));
         }
+        // Whoever gave up all that are named knows what came back.
+        let is_given_up = pending.is_empty() && !self.accepted.is_empty();
+        let is_believed = !lacks && (!self.found.may_lack_rows || is_given_up);
+        let until = Some(self.gives_up_at).filter(|_| is_believed);
         // Where the database names nobody, or whoever it names is given up, others may be there.
         let waits = !pending.is_empty() || self.reports.is_empty();
         if waits && until.is_none_or(|until| now < until) {

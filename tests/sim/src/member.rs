@@ -128,8 +128,8 @@ pub struct Member {
     pub has_opened: bool,
     /// How often the database had lost rows by then.
     pub losses: u64,
-    /// It knew that rows may be missing.
-    pub may_lack_rows: bool,
+    /// It knew that rows may be missing, and nobody was given up.
+    pub knows_loss: bool,
     pub is_judged: bool,
     pub is_stopping: bool,
     /// Replicas that reported to it, or showed rows.
@@ -156,7 +156,7 @@ impl Member {
             serving: None,
             has_opened: false,
             losses: 0,
-            may_lack_rows: false,
+            knows_loss: false,
             is_judged: false,
             is_stopping: false,
             heard: BTreeSet::new(),

@@ -126,11 +126,12 @@ impl World {
                     self.line.came(Effect::TakenOver);
                 }
                 let losses = self.site().cluster.losses;
+                let given_up = self.oracle.silent();
                 let member = self.member(run);
                 (member.has_opened, member.losses) = (true, losses);
-                member.may_lack_rows = may_lack_rows;
+                member.knows_loss = may_lack_rows && given_up.is_empty();
                 self.catalog_starts(run.node);
-                let _ = silent.send(self.oracle.silent()); // it may be gone
+                let _ = silent.send(given_up); // it may be gone
             }
             Output::Active { run, serving } => {
                 let Node::Member(index) = run.node else {
@@ -234,7 +235,7 @@ impl World {
     /// database came back, as of an older copy on the same timeline.
     fn stop_unnoticed_member(&mut self, run: Run) {
         assert!(
-            !self.member(run).may_lack_rows,
+            !self.member(run).knows_loss,
             "a catalog would serve a database that it knows to have come back without what was acknowledged"
         );
         let ledgers = self.operator.ledgers.clone();

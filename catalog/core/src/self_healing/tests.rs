@@ -390,6 +390,13 @@ fn nor_while_anybody_else_is_who_can_have_led_an_epoch_that_it_lost() {
     // One that names nobody is not believed before anybody has reported.
     let healing = suspicious(&[], &Term::default());
     assert_eq!(healing.next(GIVES_UP_AT), wait(&[], None));
+    // Where all replicas are lost, an operator can say so of those that are known.
+    let mut healing = suspicious(before, &stored);
+    for replica in [1, 3] {
+        healing.accept_loss_of(id(replica));
+    }
+    assert_eq!(healing.next(AT(0)), wait(&[], Some(GIVES_UP_AT)));
+    assert_eq!(healing.next(GIVES_UP_AT), serve(&[]));
 }
 
 #[test]
