@@ -117,3 +117,63 @@ pub(super) async fn check_tables(client: &Client, server: &Server) -> Result<(),
         Err(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(timeline: i64, started_us: i64) -> Server {
+        Server {
+            system_identifier: "7".into(),
+            timeline,
+            started_us,
+        }
+    }
+
+    fn found(timeline: Option<i64>, server_started: Option<i64>) -> Found {
+        Found {
+            row: WriterRow::default(),
+            url: String::new(),
+            system_identifier: Some("7".into()),
+            timeline,
+            server_started,
+        }
+    }
+
+    #[test]
+    fn what_a_server_may_lack_is_known_by_where_a_catalog_was_healed_last() {
+        let on = server(2, 9);
+        for (timeline, server_started, expected) in [
+            (Some(2), Some(9), Life::Same),
+            (Some(2), Some(8), Life::SameTimeline),
+            (Some(2), None, Life::SameTimeline),
+            (Some(1), Some(9), Life::Another),
+            (None, Some(9), Life::Another),
+        ] {
+            assert_eq!(found(timeline, server_started).life(&on), expected);
+        }
+        let new = Found {
+            system_identifier: None,
+            ..found(None, None)
+        };
+        assert_eq!(new.life(&on), Life::SameTimeline);
+    }
+
+    #[test]
+    fn tables_of_another_cluster_or_of_a_later_history_are_refused() {
+        let found = found(Some(2), None);
+        found.check_cluster(&server(2, 9)).unwrap();
+        found.check_cluster(&server(3, 9)).unwrap();
+        let error = found.check_cluster(&server(1, 9)).unwrap_err();
+        assert!(error.to_string().contains("timeline 2"), "{error}");
+        let other = Server {
+            system_identifier: "8".into(),
+            ..server(2, 9)
+        };
+        let error = found.check_cluster(&other).unwrap_err();
+        assert!(
+            matches!(error, PostgresError::OtherCluster { .. }),
+            "{error}"
+        );
+    }
+}
