@@ -168,16 +168,16 @@ impl Connection {
                 Ok(Some(Ok(Ok((opened, server))))) if wanted.is_met_by(&server) => {
                     return Ok((opened, server));
                 }
-                Ok(Some(Ok(Ok((opened, server))))) => match &newest {
-                    Some((_, found)) if !server.replaces(found) => warn_of(&server, found),
-                    found => {
-                        match found {
-                            Some((_, found)) => warn_of(found, &server),
-                            None => until = wanted.others_until(),
-                        }
+                Ok(Some(Ok(Ok((opened, server))))) => {
+                    until = until.or_else(|| wanted.others_until());
+                    let found = newest.as_ref().map(|(_, found)| found);
+                    if let Some(found) = found {
+                        warn_of(found, &server);
+                    }
+                    if found.is_none_or(|found| server.replaces(found)) {
                         newest = Some((opened, server));
                     }
-                },
+                }
                 Ok(Some(Ok(Err((place, problem))))) => drop(failed.insert(place, problem)),
                 Ok(Some(Err(panicked))) => {
                     tracing::error!(%panicked, "a connection was not tried");
@@ -245,7 +245,11 @@ impl Connection {
 }
 
 /// Of two servers that take writes one has replaced the other, or they are of two clusters.
-fn warn_of(older: &Server, newer: &Server) {
+fn warn_of(one: &Server, other: &Server) {
+    let (older, newer) = match one.replaces(other) {
+        true => (other, one),
+        false => (one, other),
+    };
     if newer.replaces(older) {
         tracing::warn!(
             %older,
