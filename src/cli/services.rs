@@ -300,7 +300,7 @@ pub struct Catalog {
         value_delimiter = ','
     )]
     pub rebuild_from: Vec<PathBuf>,
-    /// The database lost orders and waits for replicas that may have them: go on without what only these have,
+    /// The database lost orders, or may have, and waits for replicas that may have them: go on without what only these have,
     /// which is then lost
     #[arg(
         long,

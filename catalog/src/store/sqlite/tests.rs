@@ -79,6 +79,7 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
             state,
             sessions_out: None,
             may_lack_rows: false,
+            is_unbroken: false,
         }
     );
     assert_eq!(
