@@ -321,6 +321,11 @@ fn a_guest_that_misbehaves_costs_no_client_a_failure() {
             "stock not found",
         ),
         ("nonsense", nonsense, "no such path"),
+        (
+            "nonsense",
+            vec!["/stocks/nonsense-outcome".to_owned()],
+            "stock not found",
+        ),
     ] {
         let quantity = bazaar.quantity("nvidia");
         for target in &targets {

@@ -515,13 +515,15 @@ impl Versions {
         self.recorder.start(active, journal, headers, time)
     }
 
-    /// Something is wrong with a decision that a version in service made for a client.
+    /// Something is wrong with a decision that a version in service made for a client. After the last step
+    /// only a response would have been none.
     pub(crate) fn report(
         &self,
         published: &Published,
         rank: Rank,
         client: u64,
         problem: Problem,
+        is_last: bool,
         input: impl FnOnce() -> DecisionInput,
     ) {
         let canary = published.candidate.as_ref().map_or(0.0, |candidate| {
@@ -556,6 +558,7 @@ impl Versions {
             client,
             share,
             problem,
+            is_last,
         });
     }
 
