@@ -25,7 +25,8 @@ mod keys;
 mod self_test;
 
 use std::io;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -52,6 +53,31 @@ impl From<Engine> for Admission {
     }
 }
 
+/// Who has something checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AskedBy {
+    /// Somebody who may be told to come again, while another one is checked.
+    Operator,
+    /// The gateway by itself, of what was in service before: it has compiled code, mostly, and takes a moment.
+    Gateway,
+}
+
+/// Is raised while the gateway has something checked by itself.
+struct ByItself<'a>(&'a AtomicBool);
+
+impl<'a> ByItself<'a> {
+    fn begin(raised: &'a AtomicBool) -> Self {
+        raised.store(true, Ordering::Relaxed);
+        Self(raised)
+    }
+}
+
+impl Drop for ByItself<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Admits components into service, or says what keeps them from it.
 pub struct Admission {
     engine: Engine,
@@ -60,6 +86,8 @@ pub struct Admission {
     /// Where components are tested, and compiled where there is no process for it; the thread that asks
     /// where there is none. Locked meanwhile: one component at a time is enough for a machine.
     background: Option<Mutex<ThreadPool>>,
+    /// Whether the gateway has something checked by itself. Nobody is sent away for that.
+    by_itself: AtomicBool,
 }
 
 impl Admission {
@@ -70,6 +98,7 @@ impl Admission {
             trust: None,
             secrets: Secrets::default(),
             background: None,
+            by_itself: AtomicBool::new(false),
         }
     }
 
@@ -122,13 +151,23 @@ impl Admission {
         upload: impl Into<Upload<'a>>,
         recent: &[DecisionInput],
     ) -> Result<Admitted, Rejection> {
-        self.counted(self.admit_uncounted(upload.into(), recent))
+        self.counted(self.admit_uncounted(upload.into(), recent, AskedBy::Operator))
+    }
+
+    /// The same of what was in service before. What was to be decided lately is no test of it: clients choose that.
+    pub(crate) fn admit_again(
+        &self,
+        upload: Upload<'_>,
+        by: AskedBy,
+    ) -> Result<Admitted, Rejection> {
+        self.counted(self.admit_uncounted(upload, &[], by))
     }
 
     fn admit_uncounted(
         &self,
         upload: Upload<'_>,
         recent: &[DecisionInput],
+        by: AskedBy,
     ) -> Result<Admitted, Rejection> {
         let verified = verify(upload, self.trust.as_ref())?;
         let config = self.resolve(upload.config)?;
@@ -137,7 +176,7 @@ impl Admission {
             let linked = link(&self.engine, compiled)?;
             self_test(linked, config, recent)
         };
-        self.in_turn(admit)
+        self.in_turn(by, admit)
     }
 
     /// The way of a version's component with another configuration: it is compiled and linked already.
@@ -149,9 +188,10 @@ impl Admission {
         version: &Version,
         config: &[u8],
         recent: &[DecisionInput],
+        by: AskedBy,
     ) -> Result<Admitted, Rejection> {
         let config = self.resolve(config)?;
-        self.counted(self.in_turn(|| self_test(Linked::of(version), config, recent)))
+        self.counted(self.in_turn(by, || self_test(Linked::of(version), config, recent)))
     }
 
     fn counted(&self, admitted: Result<Admitted, Rejection>) -> Result<Admitted, Rejection> {
@@ -193,13 +233,26 @@ impl Admission {
     /// One component at a time, where clients are served meanwhile.
     fn in_turn(
         &self,
+        by: AskedBy,
         admit: impl FnOnce() -> Result<Admitted, Rejection> + Send,
     ) -> Result<Admitted, Rejection> {
-        match self.background.as_ref().map(Mutex::try_lock) {
-            None => admit(),
-            Some(Ok(threads)) => threads.install(admit),
-            Some(Err(TryLockError::Poisoned(threads))) => threads.into_inner().install(admit),
-            Some(Err(TryLockError::WouldBlock)) => Err(Rejection::Busy),
-        }
+        let Some(background) = &self.background else {
+            return admit();
+        };
+        let threads = match background.try_lock() {
+            Ok(threads) => threads,
+            Err(TryLockError::Poisoned(threads)) => threads.into_inner(),
+            Err(TryLockError::WouldBlock) if self.by_itself.load(Ordering::Relaxed) => {
+                background.lock().unwrap_or_else(PoisonError::into_inner)
+            }
+            Err(TryLockError::WouldBlock) => return Err(Rejection::Busy),
+        };
+        let by_itself = match by {
+            AskedBy::Operator => None,
+            AskedBy::Gateway => Some(ByItself::begin(&self.by_itself)),
+        };
+        let admitted = threads.install(admit);
+        drop(by_itself);
+        admitted
     }
 }

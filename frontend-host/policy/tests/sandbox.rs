@@ -454,7 +454,10 @@ fn who_tries_again_for_ever_is_refused_at_the_check() {
         panic!("{problems:#?}")
     };
     assert_eq!(problem, "it does not respond after 8 steps");
-    assert!(tests.0.iter().any(|test| test == "GET /orders/0"), "{tests}");
+    assert!(
+        tests.0.iter().any(|test| test == "GET /orders/0"),
+        "{tests}"
+    );
 }
 
 /// The component declares the types of what it imports, and the host must not rely on them.

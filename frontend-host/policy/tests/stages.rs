@@ -19,6 +19,8 @@ use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
 use tokio_stream::StreamExt as _;
 
+#[path = "stages/behind.rs"]
+mod behind;
 #[path = "stages/failing.rs"]
 mod failing;
 #[path = "stages/rollouts.rs"]

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::audience::Audience;
 use super::change::Change;
+use super::kept::Kept;
 use super::plan::Plan;
 use super::progress::Rollout;
 use super::publication::{Candidate, Published, Terms};
@@ -98,34 +99,6 @@ struct State {
     /// The versions that were active last, the latest at the end.
     #[serde(default)]
     kept: Vec<Kept>,
-}
-
-/// A version that was active and can be activated again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "KeptLine")]
-pub struct Kept {
-    /// What names it.
-    pub digest: String,
-    /// Whether it did not fail its probation, and is one to go back to.
-    pub good: bool,
-}
-
-/// A version as states have it: those of before have the digest alone.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum KeptLine {
-    Digest(String),
-    Kept { digest: String, good: bool },
-}
-
-impl From<KeptLine> for Kept {
-    fn from(line: KeptLine) -> Self {
-        let (digest, good) = match line {
-            KeptLine::Digest(digest) => (digest, true),
-            KeptLine::Kept { digest, good } => (digest, good),
-        };
-        Self { digest, good }
-    }
 }
 
 /// A version as it was saved.
@@ -485,11 +458,23 @@ impl VersionLog {
             ),
         };
         let mut kept = self.state.kept.clone();
-        // Of the version that serves nothing bad is known yet, whatever it was called before.
-        for (digest, good) in [(&change.from, before.is_active_good()), (&active, true)] {
-            kept.retain(|kept| kept.digest != *digest);
-            let digest = digest.clone();
-            kept.push(Kept { digest, good });
+        let was = Kept {
+            digest: change.from.clone(),
+            good: before.is_active_good(),
+            proven: before.is_active_proven(),
+            failed: before.has_active_failed(),
+        };
+        let known = self.known(&active).filter(|_| after.closed.is_some());
+        let is = known.cloned().unwrap_or_else(|| Kept {
+            digest: active.clone(),
+            good: after.is_active_good(),
+            proven: after.is_active_proven(),
+            // Of the version that serves nothing bad is known yet, whatever it was called before.
+            failed: false,
+        });
+        for version in [was, is] {
+            kept.retain(|kept| kept.digest != version.digest);
+            kept.push(version);
         }
         kept.drain(..kept.len().saturating_sub(KEPT_MAX));
         let state = State {
@@ -518,6 +503,28 @@ impl VersionLog {
         if self.unwritten.is_none() {
             self.forget_others(change);
         }
+        Ok(())
+    }
+
+    /// What is known of a version that can be activated again.
+    pub(super) fn known(&self, digest: &str) -> Option<&Kept> {
+        let mut kept = self.state.kept.iter();
+        kept.find(|kept| kept.digest == digest)
+    }
+
+    /// Saves that a version has passed its probation.
+    pub(super) fn note_proven(&mut self, digest: &str) -> Result<(), VersionLogError> {
+        let mut state = self.state.clone();
+        let mut kept = state.kept.iter_mut();
+        // One that was there from the start is in no change yet.
+        let Some(kept) = kept.find(|kept| kept.digest == digest && !kept.proven) else {
+            return Ok(());
+        };
+        (kept.good, kept.proven, kept.failed) = (true, true, false);
+        if self.unwritten.is_none() {
+            self.write_state(&state)?;
+        }
+        self.state = state;
         Ok(())
     }
 

@@ -4,8 +4,9 @@
 //! A swap publishes a new [`Published`] by one atomic pointer store. Too many failures, and the last
 //! good version is back: see `probation`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::Guard;
@@ -15,13 +16,14 @@ use super::change::{Change, Reason};
 use super::clients_seen::ClientsSeen;
 use super::error::SwapError;
 use super::expected::Expected;
+use super::kept::Kept;
 use super::monitor::{Monitor, Problem, Report};
 use super::probation::Probation;
 use super::publication::{Candidate, Published, Rank, Terms};
 use super::registry::Registry;
 use super::trial::Trial;
-use super::version_log::{Kept, SavedCandidate, SavedVersion, VersionLog, VersionLogError};
-use crate::admission::{Admission, Rejection, Trust, Upload};
+use super::version_log::{SavedCandidate, SavedVersion, VersionLog, VersionLogError};
+use crate::admission::{Admission, AskedBy, Rejection, Trust, Upload};
 use crate::evaluate::input::DecisionInput;
 use crate::evaluate::recent::RecentInputs;
 use crate::guest::digest::Digest;
@@ -37,7 +39,7 @@ const FELL_BACK: &str = "fallback";
 
 /// The versions of the policy that this gateway has loaded.
 pub struct Versions {
-    admission: Admission,
+    pub(super) admission: Admission,
     /// What it did not start with of what was in service last, in words.
     fell_back: Vec<String>,
     pub(super) probation: Probation,
@@ -49,6 +51,8 @@ pub struct Versions {
     pub(crate) auditor: Auditor,
     /// The version of the services' protocol that the bazaar is at; 0 until it is known.
     protocol: AtomicU32,
+    /// The generation for which a version was looked for that is better behind the active one.
+    pub(super) searched: AtomicU64,
 }
 
 impl Versions {
@@ -115,6 +119,7 @@ impl Versions {
             recent: RecentInputs::default(),
             auditor: Auditor::start()?,
             protocol: AtomicU32::new(0),
+            searched: AtomicU64::new(0),
         })
     }
 
@@ -433,59 +438,6 @@ impl Versions {
         Ok(Arc::clone(&published.active))
     }
 
-    /// Makes the last good other version the active one again. Compiles where that one is not loaded
-    /// and its code is not kept.
-    pub fn roll_back(&self, reason: &Reason) -> Result<SharedVersion, SwapError> {
-        self.roll_back_expecting(Expected::default(), reason)
-    }
-
-    /// The same.
-    ///
-    /// # Errors
-    /// Also where the active version, or the one to go back to, is not as expected.
-    pub fn roll_back_expecting(
-        &self,
-        expected: Expected<'_>,
-        reason: &Reason,
-    ) -> Result<SharedVersion, SwapError> {
-        let now = self.published();
-        // Nobody waits for a check whose end is known.
-        expected.check_active(&now)?;
-        let target = match &now.previous {
-            Some(previous) => Arc::clone(previous),
-            None => self
-                .load_last_good(&now)
-                .ok_or(SwapError::NothingToRollBackTo)?,
-        };
-        let published = self
-            .registry
-            .change("rollback", reason, save_nothing, |now| {
-                // Another change may have come first.
-                expected.check_active(now)?;
-                let target = now.previous.as_ref().unwrap_or(&target);
-                if target.digest == now.active.digest {
-                    return Err(SwapError::NothingToRollBackTo);
-                }
-                expected.check_target(target)?;
-                Ok(now.with_active(target, now.candidate.clone(), self.probation))
-            })?;
-        Ok(Arc::clone(&published.active))
-    }
-
-    /// The last good version that is kept, but for the active one.
-    fn load_last_good(&self, now: &Published) -> Option<SharedVersion> {
-        let active = now.active.digest.to_string();
-        let kept = self.kept().into_iter().rev();
-        let mut others = kept.filter(|kept| kept.good && kept.digest != active);
-        others.find_map(|kept| {
-            let saved = self.registry.load_kept(&kept.digest)?;
-            let refused = |rejection: &Rejection| {
-                tracing::error!(policy = kept.digest, %rejection, "a kept policy does not pass its check any more");
-            };
-            self.admit(saved.upload()).inspect_err(refused).ok()
-        })
-    }
-
     /// Writes into the log of changes what an operator does that changes no version; see [`Change::what`]. Waits for a
     /// disk.
     ///
@@ -563,8 +515,8 @@ impl Versions {
     }
 
     fn reconfigure(&self, version: &Version, config: &[u8]) -> Result<SharedVersion, Rejection> {
-        let recent = self.recent.to_vec();
-        let admitted = self.admission.reconfigure(version, config, &recent)?;
+        let (recent, by) = (self.recent.to_vec(), AskedBy::Operator);
+        let admitted = self.admission.reconfigure(version, config, &recent, by)?;
         Ok(Arc::new(admitted.into_version()))
     }
 
@@ -646,17 +598,23 @@ impl Saved<'_> {
         (self.last_good(log.active_digest()), closed)
     }
 
-    /// The last good version but for that one.
+    /// The last good version but for that one; where none is known to be good, the last that was not found to fail.
     fn last_good(&mut self, but: &str) -> Option<SharedVersion> {
         let log = self.log?;
-        let kept = log.kept().into_iter().rev().filter(|kept| kept.good);
-        let digests = log
-            .last_previous()
-            .into_iter()
-            .chain(kept.map(|kept| kept.digest));
-        let mut others: Vec<String> = digests.filter(|digest| digest != but).collect();
-        others.dedup();
-        others.into_iter().find_map(|digest| {
+        let (previous, kept) = (log.last_previous(), log.kept());
+        let is_good = |digest: &String| log.known(digest).is_some_and(|kept| kept.good);
+        let good = kept.iter().rev().filter(|kept| kept.good);
+        let unknown = kept.iter().rev().filter(|kept| kept.is_unknown());
+        let digest = |kept: &Kept| kept.digest.clone();
+        let first = previous.clone().filter(is_good).into_iter();
+        let good = first.chain(good.map(digest));
+        let unknown = previous.into_iter().chain(unknown.map(digest));
+        let mut tried = HashSet::from([but.to_owned()]);
+        let mut others = good.chain(unknown);
+        others.find_map(|digest| {
+            if !tried.insert(digest.clone()) {
+                return None;
+            }
             let saved = log.load(&digest)?;
             self.admit(&saved)
         })
@@ -688,10 +646,17 @@ impl Saved<'_> {
     }
 
     fn admit(&mut self, saved: &SavedVersion) -> Option<SharedVersion> {
+        let digest = saved.upload().digest();
         match self.admission.admit(saved.upload(), &[]) {
-            Ok(admitted) => Some(Arc::new(admitted.into_version())),
+            Ok(admitted) => {
+                let version = admitted.into_version();
+                let known = self.log.and_then(|log| log.known(&digest.to_string()));
+                if known.is_some_and(|kept| kept.proven) {
+                    version.prove();
+                }
+                Some(Arc::new(version))
+            }
             Err(rejection) => {
-                let digest = saved.upload().digest();
                 tracing::error!(policy = %digest, %rejection, "a saved policy does not pass its check any more, and is not used");
                 self.failed.push(format!(
                     "saved policy {digest} does not pass its check any more: {rejection}"

@@ -57,8 +57,8 @@ fn behind_a_version_that_failed_is_the_last_good_one_before_it_further_back_too(
     });
     assert!(versions.published().previous.is_none());
     let kept = versions.kept();
-    let good: Vec<bool> = kept.iter().map(|kept| kept.good).collect();
-    assert_eq!(good, [true, false, true], "{kept:?}");
+    let failed: Vec<bool> = kept.iter().map(|kept| kept.failed).collect();
+    assert_eq!(failed, [false, true, false], "{kept:?}");
 
     versions.roll_back(&operator()).unwrap();
     assert_eq!(active(&versions), "default", "not the one that failed");
