@@ -25,6 +25,8 @@ mod behind;
 mod failing;
 #[path = "stages/rollouts.rs"]
 mod rollouts;
+#[path = "stages/secrets.rs"]
+mod secrets;
 #[path = "stages/way_back.rs"]
 mod way_back;
 

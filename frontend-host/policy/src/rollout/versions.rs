@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::Guard;
@@ -53,6 +53,8 @@ pub struct Versions {
     protocol: AtomicU32,
     /// The generation for which a version was looked for that is better behind the active one.
     pub(super) searched: AtomicU64,
+    /// Whether the version behind the active one could not have its secrets when it was looked at.
+    pub(super) secrets_missing: AtomicBool,
 }
 
 impl Versions {
@@ -120,6 +122,7 @@ impl Versions {
             auditor: Auditor::start()?,
             protocol: AtomicU32::new(0),
             searched: AtomicU64::new(0),
+            secrets_missing: AtomicBool::new(false),
         })
     }
 
@@ -273,7 +276,8 @@ impl Versions {
     }
 
     /// Admits a component and puts it on trial beside the active version. What is on trial in that way
-    /// already changes nothing; in another way, it goes on in this one.
+    /// already changes nothing; in another way, it goes on in this one. Where a secret has changed that its
+    /// configuration refers to, it begins anew.
     ///
     /// # Errors
     /// Also where another version is on trial that somebody else put there.
@@ -365,12 +369,14 @@ impl Versions {
         let current = self.published().candidate.clone();
         let known = current.filter(|candidate| candidate.version.digest == digest);
         let version = match &known {
-            Some(candidate) if candidate.is_on(&terms) => {
-                return Ok(Arc::clone(&candidate.version));
-            }
             Some(candidate) => {
+                let version = &candidate.version;
+                let is_same = self.admission.is_configured(version, version.config.raw())?;
+                if is_same && candidate.is_on(&terms) {
+                    return Ok(Arc::clone(version));
+                }
                 check_replaced(&self.published(), replace, reason)?;
-                Arc::clone(&candidate.version)
+                self.refreshed(version, AskedBy::Operator)?
             }
             None => {
                 // Nobody waits for a check whose end is known.
@@ -428,12 +434,19 @@ impl Versions {
         expected: Expected<'_>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
+        let now = self.published();
+        let candidate = expected.candidate(&now)?;
+        // Nobody waits for a check whose end is known.
+        expected.check_active(&now)?;
+        let version = self.refreshed(&candidate.version, AskedBy::Operator)?;
+        let digest = version.digest.to_string();
         let published = self
             .registry
             .change("promote", reason, save_nothing, |now| {
-                let candidate = expected.candidate(now)?;
+                // Another change may have come first.
+                Expected::digest(Some(&digest)).candidate(now)?;
                 expected.check_active(now)?;
-                Ok(now.with_active(&candidate.version, None, self.probation))
+                Ok(now.with_active(&version, None, self.probation))
             })?;
         Ok(Arc::clone(&published.active))
     }
@@ -512,6 +525,27 @@ impl Versions {
             problem,
             is_last,
         });
+    }
+
+    /// A version with the secrets that there are now: itself, where they are as they were.
+    ///
+    /// # Errors
+    /// Where a secret is missing, or it does not take another one.
+    pub(super) fn refreshed(
+        &self,
+        version: &SharedVersion,
+        by: AskedBy,
+    ) -> Result<SharedVersion, Rejection> {
+        let config = version.config.raw();
+        if self.admission.is_configured(version, config)? {
+            return Ok(Arc::clone(version));
+        }
+        let admitted = self.admission.reconfigure(version, config, &[], by)?;
+        let refreshed = admitted.into_version();
+        if version.is_proven() {
+            refreshed.prove();
+        }
+        Ok(Arc::new(refreshed))
     }
 
     fn reconfigure(&self, version: &Version, config: &[u8]) -> Result<SharedVersion, Rejection> {

@@ -40,45 +40,77 @@ impl Versions {
             Err(Rejection::Busy) if now.previous.is_some() => None,
             loaded => loaded?,
         };
+        let target = target(&now, loaded.as_ref())?;
+        expected.check_target(target)?;
+        // It may have been checked long ago.
+        let target = self.refreshed(target, AskedBy::Operator)?;
+        let digest = target.digest.to_string();
         let published = self
             .registry
             .change("rollback", reason, save_nothing, |now| {
                 // Another change may have come first.
                 expected.check_active(now)?;
-                let target = now
-                    .way_back(loaded.as_ref())
-                    .filter(|target| target.digest != now.active.digest)
-                    .ok_or(SwapError::NothingToRollBackTo)?;
-                expected.check_target(target)?;
-                Ok(now.with_active(target, now.candidate.clone(), self.probation))
+                let found = self::target(now, loaded.as_ref())?;
+                Expected::digest(Some(&digest)).check_target(found)?;
+                Ok(now.with_active(&target, now.candidate.clone(), self.probation))
             })?;
         Ok(Arc::clone(&published.active))
     }
 
-    /// Sees to the way back: saves that the active version passed its probation, and has a version behind it again where
-    /// there is none, or none that is known to be good. To be called again and again, by one caller who may wait for a
-    /// compiler and a disk.
+    /// Sees to the way back: saves that the active version passed its probation, has the version behind it know the
+    /// secrets that there are now, and has one behind it again where there is none, or none that is known to be good. To
+    /// be called again and again, by one caller who may wait for a compiler and a disk.
     pub fn tend(&self) {
         let now = self.published();
         if now.closed.is_some() {
             return;
         }
         let passed = now.is_active_proven() && !now.active.is_proven();
+        let secretive = now.previous.as_ref();
+        let secretive = secretive.filter(|previous| previous.config.secrets().next().is_some());
         let is_searched = self.searched.load(Ordering::Relaxed) == now.generation;
-        if !passed && is_searched || self.is_held() {
+        if !passed && secretive.is_none() && is_searched || self.is_held() {
             return;
         }
         if passed {
             self.registry.note_proven();
         }
-        if is_searched {
-            return;
+        let is_known = secretive.is_none_or(|previous| self.knows_secrets(&now, previous));
+        if is_known && !is_searched {
+            self.find_behind(&now);
         }
-        let Ok(behind) = self.load_behind(&now, AskedBy::Gateway) else {
+    }
+
+    /// Whether the version behind the active one knows the secrets that there are. If not, one that does takes its
+    /// place; and nobody, where there are none: who has taken back a secret has not let anybody in with it.
+    fn knows_secrets(&self, now: &Published, previous: &SharedVersion) -> bool {
+        let fresh = self.refreshed(previous, AskedBy::Gateway);
+        let is_there = matches!(fresh, Ok(_) | Err(Rejection::Busy));
+        let was_missing = self.secrets_missing.swap(!is_there, Ordering::Relaxed);
+        match fresh {
+            Ok(fresh) if Arc::ptr_eq(&fresh, previous) => return true,
+            Ok(fresh) => {
+                self.registry.put_behind(now, Some(fresh));
+            }
+            // A file may be missing while it is replaced.
+            Err(rejection) if is_there || !was_missing => {
+                tracing::debug!(policy = %previous, %rejection, "it is looked at again");
+            }
+            Err(rejection) => {
+                tracing::error!(policy = %previous, %rejection, "the policy behind the active one cannot have its secrets, and is behind it no more");
+                self.registry.put_behind(now, None);
+            }
+        }
+        false
+    }
+
+    /// Puts a version behind the active one that is better there.
+    fn find_behind(&self, now: &Published) {
+        let Ok(behind) = self.load_behind(now, AskedBy::Gateway) else {
             return; // another one is being checked
         };
         let generation = match behind {
-            Some(version) => self.registry.put_behind(&now, Some(version)),
+            Some(version) => self.registry.put_behind(now, Some(version)),
             None => Some(now.generation),
         };
         if let Some(generation) = generation {
@@ -129,4 +161,14 @@ impl Versions {
         }
         Ok(None)
     }
+}
+
+/// What to go back to: see [`Published::way_back`].
+fn target<'a>(
+    now: &'a Published,
+    loaded: Option<&'a SharedVersion>,
+) -> Result<&'a SharedVersion, SwapError> {
+    let target = now.way_back(loaded);
+    let target = target.filter(|target| target.digest != now.active.digest);
+    target.ok_or(SwapError::NothingToRollBackTo)
 }

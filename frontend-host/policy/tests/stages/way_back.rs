@@ -440,7 +440,7 @@ fn what_a_gateway_did_not_find_again_is_said() {
 }
 
 /// The component and its configuration make a version.
-fn configured<'a>(component: &'a [u8], config: &'a str) -> Upload<'a> {
+pub(super) fn configured<'a>(component: &'a [u8], config: &'a str) -> Upload<'a> {
     Upload {
         component,
         signature: None,
@@ -449,7 +449,7 @@ fn configured<'a>(component: &'a [u8], config: &'a str) -> Upload<'a> {
 }
 
 /// What the guest `configured` says.
-fn said(versions: &Versions) -> String {
+pub(super) fn said(versions: &Versions) -> String {
     let headers = HeaderMap::new();
     let request = RequestParts {
         method: &Method::GET,
