@@ -12,6 +12,7 @@
 //! - `publication`: what decides at a moment, and what it becomes by each change;
 //! - `change`: a change, who made it and why;
 //! - `kept`: what is known of the versions that can be activated again;
+//! - `saved_candidate`: a version on trial, as it is saved;
 //! - `version_log`: what survives a restart;
 //! - `error`: why a version did not take another's place;
 //! - `expected`: what whoever asks for a change has seen;
@@ -32,6 +33,7 @@ pub(crate) mod progress;
 pub(crate) mod publication;
 pub(crate) mod change;
 pub(crate) mod kept;
+pub(crate) mod saved_candidate;
 pub(crate) mod version_log;
 pub(crate) mod error;
 pub(crate) mod expected;

@@ -23,6 +23,8 @@ use tokio_stream::StreamExt as _;
 mod behind;
 #[path = "stages/failing.rs"]
 mod failing;
+#[path = "stages/lost.rs"]
+mod lost;
 #[path = "stages/rollouts.rs"]
 mod rollouts;
 #[path = "stages/secrets.rs"]

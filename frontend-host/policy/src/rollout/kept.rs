@@ -17,6 +17,16 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// One of which nothing is known.
+    pub(super) fn unknown(digest: &str) -> Self {
+        Self {
+            digest: digest.to_owned(),
+            good: false,
+            proven: false,
+            failed: false,
+        }
+    }
+
     /// Whether it is not known to be good, nor to fail.
     pub(super) fn is_unknown(&self) -> bool {
         !self.good && !self.failed

@@ -16,18 +16,14 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use daemon::atomic_file;
 use serde::{Deserialize, Serialize};
 
-use super::audience::Audience;
 use super::change::Change;
 use super::kept::Kept;
-use super::plan::Plan;
-use super::progress::Rollout;
-use super::publication::{Candidate, Published, Terms};
-use super::trial::{Share, Trial};
+use super::publication::Published;
+use super::saved_candidate::SavedCandidate;
 use crate::DEFAULT_POLICY;
 use crate::admission::{Trust, Upload};
 use crate::decision::OnFailure;
@@ -51,6 +47,9 @@ const PREFIX_MIN: usize = 8;
 
 /// What the policy that is built in is called.
 const BUILT_IN: &str = "built-in";
+
+/// What it is called that a gateway starts with other versions than it stopped with.
+pub(super) const FELL_BACK: &str = "fallback";
 
 /// What the files of a version end in.
 const COMPONENT: &str = "wasm";
@@ -120,59 +119,6 @@ impl SavedVersion {
     }
 }
 
-/// A version that was on trial.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct SavedCandidate {
-    pub(super) digest: String,
-    stage: String,
-    share: f64,
-    pub(super) who: String,
-    #[serde(default)]
-    only: Vec<String>,
-    #[serde(default)]
-    rollout: Option<SavedRollout>,
-}
-
-/// How far its rollout was.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct SavedRollout {
-    plan: String,
-    step: usize,
-    paused: Option<String>,
-}
-
-impl SavedCandidate {
-    /// How it was tried. A rollout begins again with the step that it was at.
-    pub(super) fn terms(&self) -> Option<Terms> {
-        if let Some(SavedRollout { plan, step, paused }) = &self.rollout {
-            let plan: Plan = plan.parse().ok()?;
-            plan.steps.get(*step)?;
-            let rollout = Rollout::resumed(Arc::new(plan), *step, paused.clone());
-            return Some(Terms::of_rollout(&rollout));
-        }
-        let share = Share::new(self.share)?;
-        let trial = Trial::named(&self.stage, share)?;
-        Some(Terms::on(trial, Audience::parse(&self.only).ok()?))
-    }
-}
-
-impl From<&Candidate> for SavedCandidate {
-    fn from(candidate: &Candidate) -> Self {
-        Self {
-            digest: candidate.version.digest.to_string(),
-            stage: candidate.trial.name().to_owned(),
-            share: candidate.trial.share().get(),
-            who: candidate.who.clone(),
-            only: candidate.audience.texts(),
-            rollout: candidate.rollout.as_ref().map(|rollout| SavedRollout {
-                plan: rollout.plan.text().to_owned(),
-                step: rollout.step,
-                paused: rollout.paused.clone(),
-            }),
-        }
-    }
-}
-
 /// The versions and changes in a directory.
 #[derive(Debug)]
 pub struct VersionLog {
@@ -208,25 +154,77 @@ impl VersionLog {
             forgotten: Vec::new(),
         };
         log.check_format()?;
+        log.changes = log.read_changes();
         log.state = match log.read_state() {
             Ok(Some(state)) if state.started_with == started_with => state,
-            Ok(_) => State::default(),
-            // Nobody knows what was active: it may have kept clients out.
+            Ok(Some(_)) => State::default(),
+            Ok(None) if log.changes.is_empty() => State::default(),
+            Ok(None) => {
+                let state = log.state_path();
+                tracing::error!(state = %state.display(), "the saved state of the policy is missing");
+                log.unknown_state()
+            }
             Err(error) => {
                 tracing::error!(%error, "the saved state of the policy is damaged");
-                State {
-                    active_refuses: true,
-                    ..State::default()
-                }
+                log.unknown_state()
             }
         };
         log.state.started_with = started_with;
-        log.changes = log.read_changes();
         log.end_last_line().map_err(|source| VersionLogError {
             path: log.changes_path(),
             source,
         })?;
         Ok(log)
+    }
+
+    /// That of a gateway of which nobody knows what was active: it may have kept clients out. What the log of changes names
+    /// can be activated again.
+    fn unknown_state(&self) -> State {
+        let mut kept: Vec<Kept> = Vec::new();
+        for digest in self.changes.iter().flat_map(|it| [&it.from, &it.to]) {
+            kept.retain(|kept| kept.digest != *digest);
+            kept.push(Kept::unknown(digest));
+        }
+        kept.retain(|kept| self.load(&kept.digest).is_some());
+        kept.drain(..kept.len().saturating_sub(KEPT_MAX));
+        State {
+            active_refuses: true,
+            kept,
+            ..State::default()
+        }
+    }
+
+    /// Writes the state where there is none yet: one that is missing later was lost.
+    pub(super) fn begin(&self) -> Result<(), VersionLogError> {
+        match self.unwritten.is_none() && !self.state_path().exists() {
+            true => self.write_state(&self.state),
+            false => Ok(()),
+        }
+    }
+
+    /// Why nobody is to stand in for the version that was active, in words.
+    pub(super) fn why_closed(&self) -> String {
+        let digest = &self.state.active;
+        if !digest.is_empty() {
+            return format!(
+                "policy {digest} wants refused what it fails at, and cannot be started: no request is decided until another one is activated"
+            );
+        }
+        // What stood in meanwhile was not active.
+        let is_own = |change: &&Change| change.is_of_policy() && change.what != FELL_BACK;
+        let last = self.changes.iter().rfind(is_own);
+        let last = last.map(|change| {
+            format!(
+                ", such as `bazaar policy activate {}`, which the log of changes names last",
+                change.to
+            )
+        });
+        format!(
+            "{} was lost or damaged, so nobody knows which policy was active, and whether it kept clients out: no request is decided until one is activated{}. To begin with the policy that the gateway is started with, stop it, move {} elsewhere, and start it again",
+            self.state_path().display(),
+            last.unwrap_or_default(),
+            self.dir.display()
+        )
     }
 
     /// Forgets the versions that `trust` does not cover, by the signatures that they came with. The
@@ -472,7 +470,9 @@ impl VersionLog {
             // Of the version that serves nothing bad is known yet, whatever it was called before.
             failed: false,
         });
-        for version in [was, is] {
+        // It is not known which one was active, where that was lost.
+        let known = [was, is].into_iter().filter(|it| !it.digest.is_empty());
+        for version in known {
             kept.retain(|kept| kept.digest != version.digest);
             kept.push(version);
         }

@@ -21,8 +21,9 @@ use super::monitor::{Monitor, Problem, Report};
 use super::probation::Probation;
 use super::publication::{Candidate, Published, Rank, Terms};
 use super::registry::Registry;
+use super::saved_candidate::SavedCandidate;
 use super::trial::Trial;
-use super::version_log::{SavedCandidate, SavedVersion, VersionLog, VersionLogError};
+use super::version_log::{FELL_BACK, SavedVersion, VersionLog, VersionLogError};
 use crate::admission::{Admission, AskedBy, Rejection, Trust, Upload};
 use crate::evaluate::input::DecisionInput;
 use crate::evaluate::recent::RecentInputs;
@@ -33,9 +34,6 @@ use crate::replay::audit::Auditor;
 use crate::replay::recording::Recorder;
 use crate::replay::shadow::Shadow;
 use crate::replay::{HeaderChoice, RecordError, Recording};
-
-/// What it is called that a gateway starts with other versions than it stopped with.
-const FELL_BACK: &str = "fallback";
 
 /// The versions of the policy that this gateway has loaded.
 pub struct Versions {
@@ -91,10 +89,11 @@ impl Versions {
         };
         let candidate = saved.last_candidate(probation);
         let failed = saved.failed;
-        if let Some(log) = &mut log
-            && active.digest == start.digest()
-        {
-            log.save(start)?;
+        if let Some(log) = &mut log {
+            if active.digest == start.digest() {
+                log.save(start)?;
+            }
+            log.begin()?;
         }
         let first = Published::first(active, previous, candidate, closed, probation);
         let registry = Arc::new(Registry::new(first, probation, log, admission.measured())?);
@@ -621,10 +620,7 @@ impl Saved<'_> {
             return (active, None);
         }
         let closed = log.active_refuses().then(|| {
-            let digest = log.active_digest();
-            let why = format!(
-                "policy {digest} wants refused what it fails at, and cannot be started: no request is decided until another one is activated"
-            );
+            let why = log.why_closed();
             tracing::error!("{why}");
             self.failed.push(why.clone());
             why
