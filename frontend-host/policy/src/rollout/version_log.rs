@@ -228,7 +228,7 @@ impl VersionLog {
     }
 
     /// Forgets the versions that `trust` does not cover, by the signatures that they came with. The
-    /// component that the gateway is started with is not its business here.
+    /// component that the gateway is started with is not its business here, and the built-in one needs none.
     pub fn retain_trusted(mut self, trust: &Trust) -> Self {
         let State {
             started_with,
@@ -241,12 +241,15 @@ impl VersionLog {
         let is_covered = |digest: &String| {
             digest == started_with
                 || self.load(digest).is_some_and(|saved| {
-                    trust
-                    .verify(&saved.component, saved.signature.as_deref())
-                    .inspect_err(|untrusted| {
+                    let signature = saved.signature.as_deref();
+                    let verified = match saved.component == DEFAULT_POLICY {
+                        true => Ok(()),
+                        false => trust.verify(&saved.component, signature),
+                    };
+                    if let Err(untrusted) = &verified {
                         tracing::error!(policy = digest, %untrusted, "a saved policy is not used");
-                    })
-                    .is_ok()
+                    }
+                    verified.is_ok()
                 })
         };
         let previous = previous.clone().filter(is_covered);

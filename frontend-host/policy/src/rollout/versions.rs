@@ -199,8 +199,12 @@ impl Versions {
         upload: impl Into<Upload<'a>>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        self.activate_if(upload.into(), Expected::default(), reason, |version| {
-            self.check_protocol(version)
+        let upload = upload.into();
+        self.admission.check_trust(upload)?;
+        self.activate_if(upload, Expected::default(), reason, || {
+            let version = self.admit(upload)?;
+            self.check_protocol(&version)?;
+            Ok(version)
         })
     }
 
@@ -209,19 +213,18 @@ impl Versions {
         upload: Upload<'_>,
         expected: Expected<'_>,
         reason: &Reason,
-        check: impl FnOnce(&Version) -> Result<(), SwapError>,
+        admit: impl FnOnce() -> Result<SharedVersion, SwapError>,
     ) -> Result<SharedVersion, SwapError> {
         // Nobody waits for a check whose end is known.
         expected.check_active(&self.published())?;
         let active = Arc::clone(&self.published().active);
-        if active.digest == upload.digest() && self.published().closed.is_none() {
-            self.admission.check_trust(upload)?;
-            if self.admission.is_configured(&active, upload.config)? {
-                return Ok(active);
-            }
+        if active.digest == upload.digest()
+            && self.published().closed.is_none()
+            && self.admission.is_configured(&active, upload.config)?
+        {
+            return Ok(active);
         }
-        let version = self.admit(upload)?;
-        check(&version)?;
+        let version = admit()?;
         self.registry.change(
             "activate",
             reason,
@@ -265,8 +268,10 @@ impl Versions {
         let digest = expected.digest.unwrap_or_default();
         let kept = self.registry.load_kept(digest);
         let kept = kept.ok_or_else(|| SwapError::NotKept(digest.to_owned()))?;
-        // It was saved before.
-        self.activate_if(kept.upload(), expected, reason, |_| Ok(()))
+        self.activate_if(kept.upload(), expected, reason, || {
+            let admitted = self.admission.admit_again(kept.upload(), AskedBy::Operator)?;
+            Ok(Arc::new(admitted.into_version()))
+        })
     }
 
     /// The versions that can be activated again, the latest at the end.

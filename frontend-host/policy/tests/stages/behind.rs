@@ -3,9 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use frontend_policy::{DEFAULT_POLICY, Engine, Probation, VersionLog, Versions};
+use frontend_policy::admission::{KeyKind, Signatory};
+use frontend_policy::{
+    DEFAULT_POLICY, Digest, Engine, Probation, Trust, Upload, VersionLog, Versions,
+};
 
-use super::{PROBATION, active, decide, guest, operator, started, wait_until};
+use super::{PROBATION, active, decide, guest, operator, started, versions, wait_until};
 
 /// A gateway at which versions pass their probation in a moment.
 fn lenient(data_dir: &Path) -> Versions {
@@ -142,4 +145,39 @@ fn an_operator_goes_back_to_what_passed_its_probation_further_back_too() {
     assert_eq!(proven, [true, false, false], "{kept:?}");
     versions.roll_back(&operator()).unwrap();
     assert_eq!(active(&versions), "default");
+}
+
+/// Nobody signs it.
+#[test]
+fn the_built_in_policy_is_behind_a_signed_one_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = Signatory::generate(KeyKind::Ed25519).unwrap();
+    let trust = || Trust::parse(&keys.public()).unwrap();
+    let reopened = || {
+        let log = VersionLog::open(dir.path(), DEFAULT_POLICY).unwrap();
+        let log = log.retain_trusted(&trust());
+        versions(Some(log), DEFAULT_POLICY).trusting(Some(trust()))
+    };
+    let marked = guest("marked");
+    let signature = keys.sign(&marked);
+    let signed = Upload {
+        component: &marked,
+        signature: Some(&signature),
+        config: &[],
+    };
+    reopened().activate(signed, &operator()).unwrap();
+    let after = reopened();
+    assert_eq!(names(&after), pair("marked", Some("default")));
+    after.roll_back(&operator()).unwrap();
+    drop(after);
+
+    let after = reopened();
+    assert_eq!(names(&after), pair("default", Some("marked")));
+    assert_eq!(after.fell_back(), None);
+    after.roll_back(&operator()).unwrap();
+    let built_in = Digest::of(DEFAULT_POLICY).to_string();
+    after.activate_kept(&built_in, &operator()).unwrap();
+    assert_eq!(active(&after), "default");
+    let refused = after.activate(&guest("chatty"), &operator()).map(drop);
+    assert!(refused.is_err(), "others are to be signed");
 }
