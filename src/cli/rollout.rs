@@ -12,8 +12,7 @@ use super::config::Config;
 #[derive(Debug, Args)]
 pub struct Rollout {
     /// The component to roll out, or an image of it; without one, what is rolled out already
-    #[arg(required_unless_present_any = ["watch", "pause", "resume", "skip"],
-          conflicts_with_all = ["pause", "resume", "skip"])]
+    #[arg(conflicts_with_all = ["pause", "resume", "skip"])]
     pub file: Option<PathBuf>,
     /// Its steps, in TOML [default: shadow 0.1, canary 0.01, 0.05, 0.25]
     #[arg(long, env = "BAZAAR_PLAN", value_name = "FILE", requires = "file")]
@@ -29,7 +28,7 @@ pub struct Rollout {
     /// Have it stay at its step
     #[arg(long, env = "BAZAAR_PAUSE", value_parser = BoolishValueParser::new(), conflicts_with_all = ["resume", "skip"])]
     pub pause: bool,
-    /// Have it go on, from the beginning of its step
+    /// Have it go on with its step, whose time begins anew; what was seen in it counts
     #[arg(long, env = "BAZAAR_RESUME", value_parser = BoolishValueParser::new(), conflicts_with = "skip")]
     pub resume: bool,
     /// Go on with the next step, whatever this one has shown so far, and whatever that one's gate says
