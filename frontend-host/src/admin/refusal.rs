@@ -142,6 +142,7 @@ impl Refusal {
                 | SwapError::OtherStep { .. }
                 | SwapError::Occupied { .. }
                 | SwapError::OtherCandidate { .. }
+                | SwapError::OfAnother { .. }
                 | SwapError::OtherActive
                 | SwapError::NotRaised { .. }
                 | SwapError::NotActive { .. }

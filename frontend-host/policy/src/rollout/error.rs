@@ -64,6 +64,16 @@ pub enum SwapError {
         /// Who put it there.
         who: String,
     },
+    /// Somebody else put the candidate there that is to be dropped, and it was not named.
+    #[error(
+        "the candidate is {digest} of {who}: name it, if it is to go (`bazaar policy drop --digest {}`)", &.digest[..12]
+    )]
+    OfAnother {
+        /// Of the candidate.
+        digest: String,
+        /// Who put it there.
+        who: String,
+    },
     /// Nothing is rolled out.
     #[error("nothing is rolled out; begin with `bazaar policy rollout FILE`")]
     NoRollout,

@@ -408,10 +408,17 @@ impl Versions {
     /// Ends the trial of the candidate, without effect on clients of the active version.
     ///
     /// # Errors
-    /// Also where it is not the one that is named, by its digest or the beginning of it.
+    /// Also where it is not the one that is named, by its digest or the beginning of it; and where it is somebody
+    /// else's and not named.
     pub fn drop_candidate(&self, named: Option<&str>, reason: &Reason) -> Result<(), SwapError> {
         self.registry.change("drop", reason, save_nothing, |now| {
-            Expected::digest(named).candidate(now)?;
+            let candidate = Expected::digest(named).candidate(now)?;
+            if named.is_none() && candidate.who != reason.who {
+                return Err(SwapError::OfAnother {
+                    digest: candidate.version.digest.to_string(),
+                    who: candidate.who.clone(),
+                });
+            }
             Ok(now.with_candidate(None))
         })?;
         Ok(())

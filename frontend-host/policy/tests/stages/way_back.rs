@@ -246,7 +246,7 @@ fn a_candidate_survives_a_restart_with_its_share_and_who_put_it_there() {
     let after = started(dir.path(), DEFAULT_POLICY);
     assert_eq!(whose(&after), put);
     assert!(by_canary(&after), "it has its share of the clients again");
-    after.drop_candidate(None, &operator()).unwrap();
+    after.drop_candidate(None, &of("alice")).unwrap();
     drop(after);
     assert_eq!(whose(&started(dir.path(), DEFAULT_POLICY)), None);
 }
@@ -275,6 +275,12 @@ fn nobody_puts_another_candidate_in_the_place_of_somebody_elses_unasked() {
         assert!(matches!(dropped, Err(SwapError::OtherCandidate { .. })));
         assert!(versions.promote(Some(other), &of("bob")).is_err());
     }
+    let dropped = versions.drop_candidate(None, &of("bob")).unwrap_err();
+    assert!(
+        matches!(&dropped, SwapError::OfAnother { who, .. } if who == "alice"),
+        "{dropped}"
+    );
+    assert!(dropped.to_string().contains(&digest[..12]), "{dropped}");
     versions
         .try_out_instead(&chatty, trial, &digest[..8], &of("bob"))
         .unwrap();
