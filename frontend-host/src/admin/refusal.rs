@@ -144,6 +144,7 @@ impl Refusal {
                 | SwapError::OtherCandidate { .. }
                 | SwapError::OfAnother { .. }
                 | SwapError::OtherActive
+                | SwapError::Closed
                 | SwapError::NotRaised { .. }
                 | SwapError::NotActive { .. }
                 | SwapError::OtherTarget { .. },

@@ -31,6 +31,11 @@ pub enum SwapError {
         /// Who put it there.
         who: String,
     },
+    /// No request is decided: what would be changed only stands in.
+    #[error(
+        "no request is decided, and what stands in is not the policy that was active: activate that one or another first, with `bazaar policy activate DIGEST` or `bazaar policy push FILE`"
+    )]
+    Closed,
     /// Another policy became active while the configuration of this one was checked.
     #[error(
         "another policy became active meanwhile: send the configuration again if it is for that one"

@@ -39,10 +39,16 @@ impl Versions {
 
     /// Has the rollout go on with the next step, whatever is shown in this one, and without asking that
     /// one's gate. After the last it makes the version the active one.
+    ///
+    /// # Errors
+    /// Also where no request is decided: no rollout goes on then.
     pub fn skip_step(&self, at: &At, reason: &Reason) -> Result<(), SwapError> {
         let now = self.published();
         let (candidate, rollout) = under_way(&now)?;
         at.check(candidate, rollout)?;
+        if now.closed.is_some() {
+            return Err(SwapError::Closed);
+        }
         let is_last = rollout.step + 1 >= rollout.plan.steps.len();
         let version = is_last.then(|| self.refreshed(&candidate.version, AskedBy::Operator));
         let version = version.transpose()?;

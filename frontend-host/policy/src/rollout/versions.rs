@@ -325,10 +325,15 @@ impl Versions {
 
     /// Makes the active version's component the active version with another configuration. The
     /// configuration that it has already changes nothing.
+    ///
+    /// # Errors
+    /// Also where no request is decided: what stands in is another component.
     pub fn configure(&self, config: &[u8], reason: &Reason) -> Result<SharedVersion, SwapError> {
         let active = Arc::clone(&self.published().active);
-        let is_open = self.published().closed.is_none();
-        if is_open && self.admission.is_configured(&active, config)? {
+        if self.published().closed.is_some() {
+            return Err(SwapError::Closed);
+        }
+        if self.admission.is_configured(&active, config)? {
             return Ok(active);
         }
         let version = self.reconfigure(&active, config)?;

@@ -628,6 +628,10 @@ fn a_version_that_keeps_clients_out_and_cannot_be_started_is_stood_in_for_by_nob
             Err(Undecided::Closed),
             "a trial opens nothing"
         );
+        // What stands in is not what the operator means.
+        let refused = after.configure(b"", &operator()).map(drop);
+        assert!(matches!(refused, Err(SwapError::Closed)), "{refused:?}");
+        assert_eq!(decided(&after), Err(Undecided::Closed));
         assert_eq!(
             after.elect(0, &led_by_1()).unwrap(),
             None,
