@@ -337,6 +337,15 @@ pub struct Kept {
     pub digest: String,
     /// It is one to go back to.
     pub good: bool,
+    /// It was found to fail. Gateways of before say it of all that are not good.
+    pub failed: Option<bool>,
+}
+
+impl Kept {
+    /// Whether it was found to fail.
+    pub fn has_failed(&self) -> bool {
+        self.failed.unwrap_or(!self.good)
+    }
 }
 
 /// A change of the policy.

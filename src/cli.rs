@@ -299,6 +299,17 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    #[test]
+    fn how_far_a_rollout_is_is_asked_without_arguments() {
+        let of_rollout = |rest: &str| parse(&format!("bazaar policy rollout{rest}"));
+        for rest in ["", " --watch", " --pause", " FILE", " FILE --watch"] {
+            assert!(of_rollout(rest).is_ok(), "{rest}");
+        }
+        for rest in [" FILE --pause", " --plan plan.toml", " --pause --skip"] {
+            assert!(of_rollout(rest).is_err(), "{rest}");
+        }
+    }
+
     /// Of all commands, with the command's name; those that nobody is shown left out.
     fn flags(command: &clap::Command) -> Vec<(String, clap::Arg)> {
         let own = command.get_arguments().filter(|arg| {

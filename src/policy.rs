@@ -210,7 +210,8 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
             active: expected,
             admin,
         } => {
-            let mut admin = Admin::new(admin)?;
+            // Where a secret has changed it is checked again.
+            let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
             let path = expecting("/policy/promote", digest, expected);
             admin.post(&path).await?;
             active(&mut admin).await?

@@ -223,6 +223,8 @@ fn the_page_is_anybodys_and_what_it_shows_is_not() {
 /// Between a look and a click another operator may have changed the policy.
 #[test]
 fn a_policy_is_changed_only_where_it_is_as_the_operator_has_seen_it() {
+    // Before the policy that it starts with can pass its probation, which it is gone back to then.
+    let [marked, traps] = ["marked", "traps"].map(|name| fs::read(guest(name)).unwrap());
     let bazaar = Bazaar::start_default();
     let admin = |method: &str, target: &str, body: &[u8]| {
         request(bazaar.admin_address(), method, target, &[], body)
@@ -233,7 +235,6 @@ fn a_policy_is_changed_only_where_it_is_as_the_operator_has_seen_it() {
         put.json()
     };
     let digest = |policy: &Value, which: &str| policy[which]["digest"].as_str().unwrap().to_owned();
-    let [marked, traps] = ["marked", "traps"].map(|name| fs::read(guest(name)).unwrap());
     let seen = put("/policy", &marked);
     let (active, behind) = (digest(&seen, "active"), digest(&seen, "previous"));
     // Somebody else activates another, and puts one on trial.

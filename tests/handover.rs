@@ -236,6 +236,9 @@ fn hand_over(bazaar: &mut Bazaar) {
 /// What is to be the same before and after.
 fn kept_of(policy: &Value) -> Value {
     let candidate = &policy["candidate"];
+    // What is known of them may become more meanwhile: that the active one passed its probation.
+    let kept = policy["kept"].as_array().unwrap();
+    let kept: Vec<_> = kept.iter().map(|kept| kept["digest"].clone()).collect();
     serde_json::json!({
         "active": policy["active"]["digest"],
         "previous": policy["previous"]["digest"],
@@ -246,7 +249,7 @@ fn kept_of(policy: &Value) -> Value {
         "only": candidate["only"],
         "step": candidate["rollout"]["step"],
         "plan": candidate["rollout"]["steps"],
-        "kept": policy["kept"],
+        "kept": kept,
         "changes": policy["changes"],
     })
 }

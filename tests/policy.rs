@@ -321,6 +321,11 @@ fn a_guest_that_misbehaves_costs_no_client_a_failure() {
             "stock not found",
         ),
         ("nonsense", nonsense, "no such path"),
+        (
+            "nonsense",
+            vec!["/stocks/nonsense-outcome".to_owned()],
+            "stock not found",
+        ),
     ] {
         let quantity = bazaar.quantity("nvidia");
         for target in &targets {
@@ -357,6 +362,27 @@ fn a_guest_that_keeps_failing_is_taken_out_of_service() {
         let answer = bazaar.get(&format!("/stocks/trap{asked}")).error();
         assert_eq!(answer, (404, "stock not found".to_owned()));
         active(&bazaar)["name"] == "default"
+    });
+}
+
+/// Nobody waits for it, and nobody has to ask.
+#[test]
+fn behind_a_policy_that_came_back_another_one_is_found_in_a_moment() {
+    // Before the built-in one can pass its probation.
+    let guests = ["marked", "traps"].map(guest);
+    let bazaar = Bazaar::start_default();
+    for guest in &guests {
+        push(&bazaar, guest);
+    }
+    let mut asked = 0;
+    wait_until("the policy before to be back", || {
+        asked += 1;
+        bazaar.get(&format!("/stocks/trap{asked}"));
+        active(&bazaar)["name"] == "marked"
+    });
+    wait_until("another one to be behind it", || {
+        let policy = bazaar.admin("GET", "/policy", b"").json();
+        policy["previous"]["name"] == "default"
     });
 }
 

@@ -69,8 +69,10 @@ impl Size {
     }
 }
 
+/// It starts with an edition: one that passes its probation is gone back to, and it is an edition then.
 fn bazaar() -> Bazaar {
     Bazaar::start(Options {
+        policy: Some(guest(EDITIONS[2])),
         gateway_flags: vec![format!("--client-header={CLIENT_HEADER}")],
         ..Options::default()
     })

@@ -1,4 +1,4 @@
-//! Has rollouts go on, and asks their gates whether they may.
+//! Has rollouts go on, asks their gates whether they may, and sees to the way back from the active policy.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -52,8 +52,12 @@ pub(crate) async fn keep_going(policy: Arc<Versions>) {
             }
             _ = looks.tick() => {
                 let looking = Arc::clone(&policy);
-                // It may wait for a disk.
-                let question = tokio::task::spawn_blocking(move || looking.go_on()).await;
+                // It may wait for a disk, and for a policy to be loaded.
+                let question = tokio::task::spawn_blocking(move || {
+                    looking.tend();
+                    looking.go_on()
+                });
+                let question = question.await;
                 let Ok(Some(question)) = question else {
                     continue;
                 };

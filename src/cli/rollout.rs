@@ -28,7 +28,7 @@ pub struct Rollout {
     /// Have it stay at its step
     #[arg(long, env = "BAZAAR_PAUSE", value_parser = BoolishValueParser::new(), conflicts_with_all = ["resume", "skip"])]
     pub pause: bool,
-    /// Have it go on, from the beginning of its step
+    /// Have it go on with its step, whose time begins anew; what was seen in it counts
     #[arg(long, env = "BAZAAR_RESUME", value_parser = BoolishValueParser::new(), conflicts_with = "skip")]
     pub resume: bool,
     /// Go on with the next step, whatever this one has shown so far, and whatever that one's gate says

@@ -201,7 +201,9 @@ impl Session {
             .candidate
             .is_some_and(|candidate| candidate.digest == ours)
         {
-            self.admin.delete("/policy/candidate").await?;
+            // Another may take its place meanwhile.
+            let path = super::query_path("/policy/candidate", &[("digest", &ours)]);
+            self.admin.delete(&path).await?;
             self.say("the candidate is dropped\n")?;
         }
         Ok(())

@@ -25,7 +25,8 @@ mod keys;
 mod self_test;
 
 use std::io;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -38,6 +39,7 @@ use self::compile::compile;
 use self::link::{Linked, link};
 use self::self_test::self_test;
 use self::signature::verify;
+use crate::DEFAULT_POLICY;
 use crate::evaluate::input::DecisionInput;
 use crate::guest::config::Config;
 use crate::guest::engine::Engine;
@@ -52,6 +54,31 @@ impl From<Engine> for Admission {
     }
 }
 
+/// Who has something checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AskedBy {
+    /// Somebody who may be told to come again, while another one is checked.
+    Operator,
+    /// The gateway by itself, of what was in service before: it has compiled code, mostly, and takes a moment.
+    Gateway,
+}
+
+/// Is raised while the gateway has something checked by itself.
+struct ByItself<'a>(&'a AtomicBool);
+
+impl<'a> ByItself<'a> {
+    fn begin(raised: &'a AtomicBool) -> Self {
+        raised.store(true, Ordering::Relaxed);
+        Self(raised)
+    }
+}
+
+impl Drop for ByItself<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Admits components into service, or says what keeps them from it.
 pub struct Admission {
     engine: Engine,
@@ -60,6 +87,8 @@ pub struct Admission {
     /// Where components are tested, and compiled where there is no process for it; the thread that asks
     /// where there is none. Locked meanwhile: one component at a time is enough for a machine.
     background: Option<Mutex<ThreadPool>>,
+    /// Whether the gateway has something checked by itself. Nobody is sent away for that.
+    by_itself: AtomicBool,
 }
 
 impl Admission {
@@ -70,6 +99,7 @@ impl Admission {
             trust: None,
             secrets: Secrets::default(),
             background: None,
+            by_itself: AtomicBool::new(false),
         }
     }
 
@@ -106,7 +136,8 @@ impl Admission {
     /// # Errors
     /// Where nobody who is trusted has signed it.
     pub(crate) fn check_trust(&self, upload: Upload<'_>) -> Result<(), Rejection> {
-        verify(upload, self.trust.as_ref())?;
+        let verified = verify(upload, self.trust.as_ref());
+        verified.inspect_err(|_| self.measured().checked("untrusted"))?;
         Ok(())
     }
 
@@ -122,22 +153,37 @@ impl Admission {
         upload: impl Into<Upload<'a>>,
         recent: &[DecisionInput],
     ) -> Result<Admitted, Rejection> {
-        self.counted(self.admit_uncounted(upload.into(), recent))
+        let (upload, trust) = (upload.into(), self.trust.as_ref());
+        self.counted(self.admit_uncounted(upload, trust, recent, AskedBy::Operator))
+    }
+
+    /// The same of what was in service before. What was to be decided lately is no test of it: clients choose that.
+    /// The built-in one needs no signature.
+    pub(crate) fn admit_again(
+        &self,
+        upload: Upload<'_>,
+        by: AskedBy,
+    ) -> Result<Admitted, Rejection> {
+        let is_built_in = upload.component == DEFAULT_POLICY;
+        let trust = self.trust.as_ref().filter(|_| !is_built_in);
+        self.counted(self.admit_uncounted(upload, trust, &[], by))
     }
 
     fn admit_uncounted(
         &self,
         upload: Upload<'_>,
+        trust: Option<&Trust>,
         recent: &[DecisionInput],
+        by: AskedBy,
     ) -> Result<Admitted, Rejection> {
-        let verified = verify(upload, self.trust.as_ref())?;
+        let verified = verify(upload, trust)?;
         let config = self.resolve(upload.config)?;
         let admit = || {
             let compiled = compile(&self.engine, verified)?;
             let linked = link(&self.engine, compiled)?;
             self_test(linked, config, recent)
         };
-        self.in_turn(admit)
+        self.in_turn(by, admit)
     }
 
     /// The way of a version's component with another configuration: it is compiled and linked already.
@@ -149,9 +195,10 @@ impl Admission {
         version: &Version,
         config: &[u8],
         recent: &[DecisionInput],
+        by: AskedBy,
     ) -> Result<Admitted, Rejection> {
         let config = self.resolve(config)?;
-        self.counted(self.in_turn(|| self_test(Linked::of(version), config, recent)))
+        self.counted(self.in_turn(by, || self_test(Linked::of(version), config, recent)))
     }
 
     fn counted(&self, admitted: Result<Admitted, Rejection>) -> Result<Admitted, Rejection> {
@@ -193,13 +240,26 @@ impl Admission {
     /// One component at a time, where clients are served meanwhile.
     fn in_turn(
         &self,
+        by: AskedBy,
         admit: impl FnOnce() -> Result<Admitted, Rejection> + Send,
     ) -> Result<Admitted, Rejection> {
-        match self.background.as_ref().map(Mutex::try_lock) {
-            None => admit(),
-            Some(Ok(threads)) => threads.install(admit),
-            Some(Err(TryLockError::Poisoned(threads))) => threads.into_inner().install(admit),
-            Some(Err(TryLockError::WouldBlock)) => Err(Rejection::Busy),
-        }
+        let Some(background) = &self.background else {
+            return admit();
+        };
+        let threads = match background.try_lock() {
+            Ok(threads) => threads,
+            Err(TryLockError::Poisoned(threads)) => threads.into_inner(),
+            Err(TryLockError::WouldBlock) if self.by_itself.load(Ordering::Relaxed) => {
+                background.lock().unwrap_or_else(PoisonError::into_inner)
+            }
+            Err(TryLockError::WouldBlock) => return Err(Rejection::Busy),
+        };
+        let by_itself = match by {
+            AskedBy::Operator => None,
+            AskedBy::Gateway => Some(ByItself::begin(&self.by_itself)),
+        };
+        let admitted = threads.install(admit);
+        drop(by_itself);
+        admitted
     }
 }

@@ -13,15 +13,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::Guard;
-use domain::ReplicaId;
 use domain::time::BootTime;
+use domain::{OrderNumber, ReplicaId};
 use frontend_core::rollout::{Cohort, Served};
 use http::{HeaderMap, StatusCode};
 
 use crate::decision::{Action, Decision, InvalidDecision, OnFailure, Outcome, Reply, View};
 use crate::evaluate::input::{DecisionInput, DecisionResult, path_key};
 use crate::evaluate::recent::RECENT_EVERY;
-use crate::evaluate::{RequestParts, on_outcome, on_outcome_afresh, on_request};
+use crate::evaluate::{RequestParts, check_last, on_outcome, on_outcome_afresh, on_request};
 use crate::guest::bindings::World;
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
@@ -82,6 +82,10 @@ pub struct Decider<'a> {
     failed: bool,
     /// Whether what is being done is a take.
     is_taking: bool,
+    /// How much was done so far.
+    steps: usize,
+    /// The order that was placed.
+    traded: Option<OrderNumber>,
 }
 
 impl Versions {
@@ -137,6 +141,8 @@ impl<'a> Decider<'a> {
             cohort,
             failed: false,
             is_taking: false,
+            steps: 0,
+            traded: None,
         }
     }
 
@@ -224,8 +230,11 @@ impl<'a> Decider<'a> {
 
     /// What to do about an outcome. `memo` comes from the decision before, which the version
     /// that is asked now made, unless that version failed: then the one behind it decides about
-    /// the request from the start, and its own memo goes with the outcome. What it responds is not
+    /// the request from the start, and its own memo goes with the outcome, or with that of the trade where
+    /// something was traded: it cannot trade again, and has to answer for it. What it responds is not
     /// for keeping, since it is not of `memo`.
+    ///
+    /// After [`STEPS_MAX`](limits::STEPS_MAX) outcomes whatever is no response is an invalid decision, of each version.
     pub fn on_outcome(
         &mut self,
         request: RequestParts<'_>,
@@ -234,15 +243,26 @@ impl<'a> Decider<'a> {
     ) -> Result<Decision, Undecided> {
         let ambient = self.ambient(request.now_ms);
         let asked_first = self.version().id;
+        self.steps += 1;
+        if let Outcome::Traded(number) = outcome {
+            self.traded = Some(*number);
+        }
+        let (is_last, traded) = (self.is_last(), self.traded.map(Outcome::Traded));
         let takes = mem::take(&mut self.takes);
         let input = || DecisionInput::of_request(request, ambient, &takes, Some(outcome));
         let asked = Some(Asked::Outcome(outcome));
         let mut decision = self.decide(asked, input, |version, instance| {
-            if version.id == asked_first {
+            let decided = if version.id == asked_first {
                 on_outcome(version, instance, ambient, request, memo, outcome)
             } else {
+                let outcome = traded.as_ref().unwrap_or(outcome);
                 on_outcome_afresh(version, instance, ambient, request, &takes, outcome)
+            };
+            let decision = decided?;
+            if is_last {
+                check_last(&decision)?;
             }
+            Ok(decision)
         })?;
         self.take_down(&mut decision);
         if self.version().id == asked_first {
@@ -424,9 +444,20 @@ impl<'a> Decider<'a> {
         }
     }
 
+    /// Whether an order was placed: what a client gets then is no read.
+    pub fn has_traded(&self) -> bool {
+        self.traded.is_some()
+    }
+
+    /// Whether nothing more is done for the request, but to answer it.
+    fn is_last(&self) -> bool {
+        self.steps >= limits::STEPS_MAX
+    }
+
     fn report(&self, problem: Problem, input: &impl Fn() -> DecisionInput) {
+        let (client, is_last) = (self.client, self.is_last());
         self.versions
-            .report(&self.published, self.rank, self.client, problem, input);
+            .report(&self.published, self.rank, client, problem, is_last, input);
     }
 
     /// Counts an answer of 500 and above that no backend is to blame for, nor the request: 501 is the

@@ -132,6 +132,17 @@ pub(crate) fn check_first(decision: &Decision) -> Result<(), InvalidDecision> {
     }
 }
 
+/// Nothing more is done for a request that took so many steps: it is to be answered.
+pub(crate) fn check_last(decision: &Decision) -> Result<(), InvalidDecision> {
+    match decision.action {
+        Action::Respond(_) => Ok(()),
+        _ => Err(InvalidDecision(format!(
+            "it does not respond after {} steps",
+            limits::STEPS_MAX
+        ))),
+    }
+}
+
 /// A decision takes out of no bucket, and adds to no counter, but those of the manifest.
 pub(crate) fn check_declared(
     decision: &Decision,

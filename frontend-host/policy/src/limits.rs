@@ -44,7 +44,7 @@ pub const DECISION_TIME_MAX: Duration = Duration::from_millis(50);
 /// How long the first call into a fresh instance may take: a language's runtime starts in it.
 pub const START_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Decisions about one request.
+/// What is done about one request before it is answered: reads, trades and takes, each attempt by itself.
 pub const STEPS_MAX: usize = 8;
 
 /// Body of a response, in bytes.

@@ -12,11 +12,14 @@
 //! - `progress`: what is seen of a version in one of them, and what comes of it;
 //! - `publication`: what decides at a moment, and what it becomes by each change;
 //! - `change`: a change, who made it and why;
+//! - `kept`: what is known of the versions that can be activated again;
+//! - `saved_candidate`: a version on trial, as it is saved;
 //! - `version_log`: what survives a restart;
 //! - `error`: why a version did not take another's place;
 //! - `expected`: what whoever asks for a change has seen;
 //! - `registry`: where the current publication is, and the swap;
 //! - `versions`: what operators do with the versions;
+//! - `way_back`: to which version one goes back, and that there is one;
 //! - `rollouts`: how operators begin and steer rollouts, and how these go on by themselves.
 
 pub(crate) mod probation;
@@ -31,11 +34,14 @@ pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod publication;
 pub(crate) mod change;
+pub(crate) mod kept;
+pub(crate) mod saved_candidate;
 pub(crate) mod version_log;
 pub(crate) mod error;
 pub(crate) mod expected;
 pub(crate) mod registry;
 pub(crate) mod versions;
+pub(crate) mod way_back;
 pub(crate) mod rollouts;
 
 pub use audience::{Arrival, Audience, NoCondition};
@@ -43,11 +49,12 @@ pub use change::{Change, Reason};
 pub use error::SwapError;
 pub use expected::Expected;
 pub use health::{HealthWindow, Incident};
+pub use kept::Kept;
 pub use plan::{DEFAULT_PLAN, PLAN_BYTES_MAX, Plan, PlanError};
 pub use probation::Probation;
 pub use progress::{GateAnswer, Measured, Progress, Question, Rollout};
 pub use publication::{Candidate, Published, Terms};
 pub use rollouts::At;
 pub use trial::{Share, Trial};
-pub use version_log::{Kept, VersionLog, VersionLogError};
+pub use version_log::{VersionLog, VersionLogError};
 pub use versions::Versions;

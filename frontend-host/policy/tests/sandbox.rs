@@ -449,6 +449,19 @@ fn all_that_fails_in_the_self_test_is_said_at_once() {
     assert!(problem.contains("status"), "{problem}");
 }
 
+#[test]
+fn who_tries_again_for_ever_is_refused_at_the_check() {
+    let problems = problems(&guest("tireless"));
+    let [Problem::Invalid { tests, problem }] = problems.as_slice() else {
+        panic!("{problems:#?}")
+    };
+    assert_eq!(problem, "it does not respond after 8 steps");
+    assert!(
+        tests.0.iter().any(|test| test == "GET /orders/0"),
+        "{tests}"
+    );
+}
+
 /// The component declares the types of what it imports, and the host must not rely on them.
 #[test]
 fn an_import_with_a_type_of_its_own_is_a_trap() {

@@ -21,8 +21,11 @@ use tokio_stream::StreamExt as _;
 
 use crate::machine_code;
 
+mod behind;
 mod failing;
+mod lost;
 mod rollouts;
+mod secrets;
 mod way_back;
 
 const PROBATION: Probation = Probation {

@@ -145,7 +145,9 @@ impl Refusal {
                 | SwapError::OtherStep { .. }
                 | SwapError::Occupied { .. }
                 | SwapError::OtherCandidate { .. }
+                | SwapError::OfAnother { .. }
                 | SwapError::OtherActive
+                | SwapError::Closed
                 | SwapError::NotRaised { .. }
                 | SwapError::NotActive { .. }
                 | SwapError::OtherTarget { .. },

@@ -23,7 +23,7 @@ use crate::cache::{Counts, Rendering};
 use crate::upstream::call::Call;
 use frontend_policy::answered::{Answer, Cached, Route};
 use frontend_policy::decision::{Action, Operation, Outcome, Reply, TakeAction, TradeAction};
-use frontend_policy::{Connection, Decider, Digest, RequestParts, limits};
+use frontend_policy::{Connection, Decider, Digest, RequestParts};
 
 mod reads;
 
@@ -165,7 +165,8 @@ impl<'a> Exchange<'a> {
         response
     }
 
-    /// Decides and performs until there is a response.
+    /// Decides and performs until there is a response, or no decision: the decider takes no other one after
+    /// so many steps.
     async fn run(&mut self) -> Result<Response<Full<Bytes>>, Inadmissible> {
         self.check()?;
         let deciding = self.deciding("decide on-request");
@@ -174,7 +175,6 @@ impl<'a> Exchange<'a> {
             .on_request(request_parts(&self.request, self.now_ms))?;
         drop(deciding);
         let mut performed: Option<Performed> = None;
-        let mut steps = 0..limits::STEPS_MAX;
         loop {
             let (operation, pause) = match decision.action {
                 Action::Respond(reply) => return Ok(self.respond(*reply, performed)),
@@ -186,11 +186,6 @@ impl<'a> Exchange<'a> {
                     (performed.ok_or(Inadmissible::Undecided)?.operation, pause)
                 }
             };
-            if steps.next().is_none() {
-                let (target, request_id) = (target(&self.request), self.request.noted.id.text());
-                tracing::warn!(policy = %self.decider.version(), target, %request_id, "the policy took too many steps: its client gets an error. Push one that responds sooner, or roll back");
-                return Err(Inadmissible::Undecided);
-            }
             if !pause.is_zero() {
                 let left = self.deadlines().trade - Instant::now();
                 Box::pin(sleep(pause.min(left))).await;
@@ -206,7 +201,8 @@ impl<'a> Exchange<'a> {
             drop(deciding);
             performed = Some(Performed {
                 operation,
-                is_read: matches!(outcome, Outcome::Stock(_) | Outcome::Order(_)),
+                is_read: matches!(outcome, Outcome::Stock(_) | Outcome::Order(_))
+                    && !self.decider.has_traded(),
                 on_reply,
             });
         }

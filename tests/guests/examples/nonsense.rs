@@ -1,5 +1,5 @@
 //! Decides what no policy may on a target `/stocks/nonsense/{what}`; see `nonsense` for each
-//! `what`. On `/stocks/nonsense-outcome` it reads a stock, and answers every outcome with a retry at
+//! `what`. On `/stocks/nonsense-outcome…` it reads a stock, and answers every outcome with a retry at
 //! once, for ever.
 
 use frontend_guest::types::{
@@ -32,7 +32,7 @@ impl Policy for Nonsense {
     }
 
     fn on_outcome(&self, request: &Request, memo: &[u8], outcome: &Outcome) -> Decision {
-        if request.target == RETRYING_TARGET {
+        if request.target.starts_with(RETRYING_TARGET) {
             return Action::Retry(0).into();
         }
         DefaultPolicy.on_outcome(request, memo, outcome)

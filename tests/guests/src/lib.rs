@@ -8,13 +8,14 @@
 //! | `traps` | `/stocks/trap…`, outcomes of `/stocks/late-trap…` | panics |
 //! | `loops` | `/stocks/loop…` | never returns |
 //! | `eats-memory` | `/stocks/eat…` | allocates until it dies |
-//! | `nonsense` | `/stocks/nonsense/…` | decides what no policy may |
+//! | `nonsense` | `/stocks/nonsense/…`, outcomes of `/stocks/nonsense-outcome…` | decides what no policy may; tries again for ever |
 //! | `chatty` | every call | prints, and reaches for all that WASI has |
 //! | `marked` | every response | adds `x-policy: marked` |
 //! | `echoes` | `/echo`, `/status/…`, every read | says what it sees of a request; has answers kept briefly |
 //! | `computes` | `/stocks/compute/…` | computes for so many rounds |
 //! | `edition-…` | every response | names itself in a header and in the body, see [`Edition`] |
 //! | `flawed` | at upload | fails the self-test in four ways |
+//! | `tireless` | at upload | tries what no backend answers again, for ever |
 //! | `configured` | `/config` | answers with its configuration |
 //! | `leaks` | a name in `x-name` that begins with `secret-` | has what it renders by it kept for all |
 //! | `leaks-plainly` | at upload | has what it renders by a header and by an address kept for all |

@@ -10,9 +10,11 @@ use super::keys::not_in_key;
 use super::link::Linked;
 use super::rejection::{Problem, Rejection, Tests};
 use super::samples::{NOW_MS, ambient, lookups, outcomes, requests, views};
-use crate::decision::{Decision, InvalidDecision, Manifest, PolicyRequest};
+use crate::decision::{
+    Action, Decision, InvalidDecision, Manifest, Operation, Outcome, PolicyRequest,
+};
 use crate::evaluate::input::{DecisionInput, RequestInput};
-use crate::evaluate::{check_declared, check_first};
+use crate::evaluate::{check_declared, check_first, check_last};
 use crate::guest::bindings::World;
 use crate::guest::config::Config;
 use crate::guest::failure::Failure;
@@ -276,7 +278,7 @@ fn decide_thrice(
 }
 
 /// What is decided about a request, and about every outcome; where tokens are taken, also once they are
-/// granted.
+/// granted; and what is decided then, until there is a response.
 fn decide_all(
     manifest: &Manifest,
     instance: &mut Instance,
@@ -284,28 +286,56 @@ fn decide_all(
 ) -> Result<Vec<Decision>, Flaw> {
     let first = instance.on_request(ambient(), request)?;
     check_first(&first)?;
+    check_declared(&first, manifest)?;
+    let mut tell = |memo: &[u8], outcome: &Outcome| -> Result<Decision, Flaw> {
+        let decision = instance.on_outcome(ambient(), request, memo, outcome)?;
+        check_declared(&decision, manifest)?;
+        Ok(decision)
+    };
+    let mut asked = first.clone();
     let mut decided = vec![first];
-    let mut followed = 0;
-    while let Some(decision) = decided.get(followed) {
-        check_declared(decision, manifest)?;
-        let decision = decision.clone();
-        let follows_a_take = followed == 0 || decided[followed - 1].takes();
-        followed += 1;
-        if !follows_a_take || followed > limits::STEPS_MAX {
+    for step in 1..=limits::STEPS_MAX {
+        let next = decided.len();
+        for outcome in outcomes(&asked.action) {
+            let decision = tell(&asked.memo, &outcome)?;
+            decided.push(decision.clone());
+            follow(decision, outcome, step, &mut tell, &mut decided)?;
+        }
+        if !asked.takes() {
             break;
         }
-        for outcome in outcomes(&decision.action) {
-            let decision = instance.on_outcome(ambient(), request, &decision.memo, &outcome)?;
-            decided.push(decision);
-        }
+        // What came of the first outcome: the tokens were granted.
+        asked = decided[next].clone();
     }
     Ok(decided)
+}
+
+/// Follows what is decided after so many `steps` until there is a response: each action does what it was to
+/// do, and what is tried again comes to the same.
+fn follow(
+    mut decision: Decision,
+    mut outcome: Outcome,
+    steps: usize,
+    tell: &mut impl FnMut(&[u8], &Outcome) -> Result<Decision, Flaw>,
+    decided: &mut Vec<Decision>,
+) -> Result<(), Flaw> {
+    for _ in steps..limits::STEPS_MAX {
+        match &decision.action {
+            // Who may follow orders is sent them, and nothing more is asked.
+            Action::Respond(_) | Action::Perform(Operation::FollowOrders { .. }) => return Ok(()),
+            Action::Retry(_) => {}
+            action @ Action::Perform(_) => outcome = outcomes(action).swap_remove(0),
+        }
+        decision = tell(&decision.memo, &outcome)?;
+        decided.push(decision.clone());
+    }
+    check_last(&decision).map_err(Flaw::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::{Action, Reply};
+    use crate::decision::Reply;
     use http::{HeaderMap, StatusCode};
 
     fn respond(body: &'static [u8]) -> Decision {

@@ -19,7 +19,7 @@ use super::instance::{Instance, StartFailure, Template};
 use super::observed::Observed;
 use super::thread::processor_time;
 use crate::answered::Answered;
-use crate::decision::{Manifest, Remarks, header_text};
+use crate::decision::{Manifest, OnFailure, Remarks, header_text};
 
 /// Of the process, not of an engine: a thread's instances are found by their versions' ids.
 static VERSIONS_MADE: AtomicU64 = AtomicU64::new(0);
@@ -50,6 +50,8 @@ pub struct Version {
     pub costs: Costs,
     /// Whether a response that it had kept depended on more than its key.
     misses_keys: AtomicBool,
+    /// Whether it passed its probation, in this process or before.
+    proven: AtomicBool,
     /// The last decision that came out differently when it was made again.
     impure_example: Mutex<Option<String>>,
     template: Arc<Template>,
@@ -82,6 +84,7 @@ impl Version {
             observed: Observed::new(),
             costs: Costs::default(),
             misses_keys: AtomicBool::new(false),
+            proven: AtomicBool::new(false),
             impure_example: Mutex::default(),
             template,
         })
@@ -169,6 +172,27 @@ impl Version {
     /// From now on its responses are not kept.
     pub(crate) fn keep_no_more(&self) {
         self.misses_keys.store(true, Ordering::Relaxed);
+    }
+
+    /// It passed its probation.
+    pub(crate) fn prove(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it passed its probation, in this process or before.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// Whether it keeps clients out where it fails.
+    pub(crate) fn keeps_out(&self) -> bool {
+        self.manifest.on_failure == OnFailure::Refuse
+    }
+
+    /// Whether it is one to go back to: it passed its probation, or keeps clients out. Whatever that one failed it
+    /// refused, and who made it fail must not choose one that lets them in.
+    pub(crate) fn is_good(&self) -> bool {
+        self.is_proven() || self.keeps_out()
     }
 
     /// The first header that it wants to see and cannot be shown: one of world 1.0 sees text alone.

@@ -31,6 +31,11 @@ pub enum SwapError {
         /// Who put it there.
         who: String,
     },
+    /// No request is decided: what would be changed only stands in.
+    #[error(
+        "no request is decided, and what stands in is not the policy that was active: activate that one or another first, with `bazaar policy activate DIGEST` or `bazaar policy push FILE`"
+    )]
+    Closed,
     /// Another policy became active while the configuration of this one was checked.
     #[error(
         "another policy became active meanwhile: send the configuration again if it is for that one"
@@ -59,6 +64,16 @@ pub enum SwapError {
     /// The candidate is another one than was named.
     #[error("the candidate is {digest} of {who}, not the one that was named")]
     OtherCandidate {
+        /// Of the candidate.
+        digest: String,
+        /// Who put it there.
+        who: String,
+    },
+    /// Somebody else put the candidate there that is to be dropped, and it was not named.
+    #[error(
+        "the candidate is {digest} of {who}: name it, if it is to go (`bazaar policy drop --digest {}`)", &.digest[..12]
+    )]
+    OfAnother {
         /// Of the candidate.
         digest: String,
         /// Who put it there.

@@ -92,10 +92,15 @@ impl HealthWindow {
         BootTime::now().since(self.since) <= self.probation
     }
 
-    /// Whether it is one to go back to: it passed its probation, or nothing was held against it so far.
-    pub(super) fn is_good(&self) -> bool {
-        let passed = !self.is_on_probation() || self.held.load(Ordering::Relaxed) == 0;
-        passed && !self.is_condemned()
+    /// Whether it passed its probation.
+    pub(super) fn has_passed(&self) -> bool {
+        !self.is_on_probation() && !self.is_condemned()
+    }
+
+    /// Whether it was found to fail: too often, or at all while it is on probation.
+    pub(super) fn has_failed(&self) -> bool {
+        let is_held = self.is_on_probation() && self.held.load(Ordering::Relaxed) > 0;
+        is_held || self.is_condemned()
     }
 
     /// Whether too many failures were held against it.

@@ -65,6 +65,8 @@ pub(crate) struct Report {
     /// How great a part of the clients the version serves.
     pub(crate) share: f64,
     pub(crate) problem: Problem,
+    /// Whether only a response would do.
+    pub(crate) is_last: bool,
 }
 
 /// A version against which too much is held.
@@ -290,8 +292,10 @@ fn compare(report: &Report, path: u64) -> Verdict {
         Problem::Failure(_, took) => {
             let wasted = (*took).max(TRAP_COST) + report.version.start_cost;
             match behind() {
-                Some(_) => Verdict::Worse(wasted),
-                None => Verdict::NoBetter(wasted),
+                Some((decided, _)) if !report.is_last || is_response(&decided) => {
+                    Verdict::Worse(wasted)
+                }
+                _ => Verdict::NoBetter(wasted),
             }
         }
         Problem::ServerError => match behind() {
@@ -351,6 +355,16 @@ fn timed(version: &Version, input: &DecisionInput) -> (Result<DecisionResult, Fa
     } else {
         (decided, took)
     }
+}
+
+fn is_response(decided: &DecisionResult) -> bool {
+    matches!(
+        decided,
+        DecisionResult::Action(Decision {
+            action: Action::Respond(_),
+            ..
+        })
+    )
 }
 
 fn is_server_error(decided: &DecisionResult) -> bool {

@@ -11,8 +11,7 @@ use super::plan::Plan;
 use super::probation::Probation;
 use super::progress::Rollout;
 use super::trial::Trial;
-use crate::decision::OnFailure;
-use crate::guest::version::SharedVersion;
+use crate::guest::version::{SharedVersion, Version};
 use crate::replay::Differences;
 
 /// What decides at a moment. Never changes: a swap publishes another.
@@ -23,8 +22,9 @@ pub struct Published {
     pub active: SharedVersion,
     /// When the active version became so, and how it has done since.
     pub health: Arc<HealthWindow>,
-    /// The last good version: decides again what the active one fails at, where that does not want it
-    /// refused, and is what a rollback goes back to.
+    /// The version behind the active one, the last other that is good: decides again what the active one fails
+    /// at, where that does not want it refused, and is what a rollback goes back to. Where none is known to be
+    /// good it is the last that was not found to fail.
     pub previous: Option<SharedVersion>,
     /// A version on trial.
     pub candidate: Option<Candidate>,
@@ -193,15 +193,16 @@ impl Published {
         candidate: Option<Candidate>,
         probation: Probation,
     ) -> Self {
-        // The same again, with a secret that has changed, leaves the way back as it is.
+        // The same again, with a secret that has changed, is as good, and leaves the way back as it is.
         let is_other = self.active.digest != version.digest;
-        let previous = if is_other && self.is_active_good() {
-            Some(Arc::clone(&self.active))
-        } else {
-            self.previous.clone()
+        if self.is_active_proven() {
+            let proven = if is_other { &self.active } else { version };
+            proven.prove();
+        }
+        let previous = match is_other {
+            true => self.behind(version),
+            false => self.previous.clone(),
         };
-        // Nothing is a way back to itself.
-        let previous = previous.filter(|previous| previous.digest != version.digest);
         let candidate = match is_other {
             // What was on trial and now decides for all is on trial no more.
             true => candidate
@@ -218,6 +219,43 @@ impl Published {
             candidate,
             closed: None,
         }
+    }
+
+    /// What is behind a version that takes the active one's place: this one, unless another is good and it is
+    /// not known to be, or it was found to fail.
+    fn behind(&self, next: &Version) -> Option<SharedVersion> {
+        // Nothing is a way back to itself.
+        let previous = self.previous.as_ref();
+        let previous = previous.filter(|previous| previous.digest != next.digest);
+        let is_better = previous.is_some_and(|previous| previous.is_proven());
+        let is_passed_over = is_better || self.has_active_failed();
+        match self.is_active_good() || !is_passed_over {
+            true => Some(Arc::clone(&self.active)),
+            false => previous.cloned(),
+        }
+    }
+
+    /// With another version behind the active one, or none.
+    pub(super) fn with_previous(&self, previous: Option<SharedVersion>) -> Self {
+        Self {
+            generation: self.generation + 1,
+            active: Arc::clone(&self.active),
+            health: Arc::clone(&self.health),
+            previous,
+            candidate: self.candidate.clone(),
+            closed: self.closed.clone(),
+        }
+    }
+
+    /// What to go back to: the version behind the active one, or what is `loaded` in its place where it is not
+    /// known to be good.
+    pub(super) fn way_back<'a>(
+        &'a self,
+        loaded: Option<&'a SharedVersion>,
+    ) -> Option<&'a SharedVersion> {
+        let previous = self.previous.as_ref();
+        let good = previous.filter(|previous| previous.is_good());
+        good.or(loaded).or(previous)
     }
 
     pub(crate) fn with_candidate(&self, candidate: Option<Candidate>) -> Self {
@@ -255,10 +293,20 @@ impl Published {
 }
 
 impl Published {
-    /// Whether the active version is one to go back to. One that keeps clients out always is: whatever
-    /// it failed it refused, and who made it fail must not choose one that lets them in.
+    /// Whether the active version passed its probation, now or before. One that only stands in serves nobody.
+    pub(super) fn is_active_proven(&self) -> bool {
+        let has_passed = self.closed.is_none() && self.health.has_passed();
+        (has_passed || self.active.is_proven()) && !self.health.is_condemned()
+    }
+
+    /// Whether the active version is one to go back to, see [`Version::is_good`].
     pub(super) fn is_active_good(&self) -> bool {
-        self.health.is_good() || self.active.manifest.on_failure == OnFailure::Refuse
+        self.is_active_proven() || self.active.keeps_out()
+    }
+
+    /// Whether the active version was found to fail, and to let others stand in for it.
+    pub(super) fn has_active_failed(&self) -> bool {
+        self.health.has_failed() && !self.active.keeps_out()
     }
 }
 

@@ -8,11 +8,13 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::change::{Change, Reason};
 use super::error::SwapError;
+use super::kept::Kept;
 use super::monitor::Condemned;
 use super::probation::Probation;
 use super::progress::Rollout;
 use super::publication::Published;
-use super::version_log::{Kept, SavedVersion, VersionLog, VersionLogError};
+use super::version_log::{SavedVersion, VersionLog, VersionLogError};
+use crate::guest::version::SharedVersion;
 use crate::measured::Measured;
 use crate::replay::shadow::Shadow;
 
@@ -153,6 +155,41 @@ impl Registry {
             && let Err(error) = log.record(&change, &now, &next)
         {
             tracing::error!(%error, "a restart would come back with the policy that was dropped");
+        }
+    }
+
+    /// Puts a version behind the active one, or none, where nothing was changed since `was`; returns the generation then.
+    /// It is not saved: a start finds one by itself.
+    pub(super) fn put_behind(
+        &self,
+        was: &Published,
+        previous: Option<SharedVersion>,
+    ) -> Option<u64> {
+        let _log = self.log();
+        let now = self.published();
+        if now.generation != was.generation {
+            return None;
+        }
+        let next = now.with_previous(previous);
+        let behind = next.previous.as_ref().map(ToString::to_string);
+        tracing::info!(policy = %next.active, behind, "another version is behind the active one");
+        let generation = next.generation;
+        self.published.store(Arc::new(next));
+        Some(generation)
+    }
+
+    /// Writes down that the active version has passed its probation, if it has.
+    pub(super) fn note_proven(&self) {
+        let mut log = self.log();
+        let now = self.published();
+        if !now.is_active_proven() {
+            return;
+        }
+        now.active.prove();
+        if let Some(log) = &mut *log
+            && let Err(error) = log.note_proven(&now.active.digest.to_string())
+        {
+            tracing::warn!(%error, "after a restart the policy is not known to have passed its probation");
         }
     }
 

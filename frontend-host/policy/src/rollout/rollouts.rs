@@ -10,6 +10,7 @@ use super::progress::{GateAnswer, Next, Progress, Question, Rollout};
 use super::publication::{Candidate, Published, Terms};
 use super::trial::Trial;
 use super::versions::{Versions, save_nothing};
+use crate::admission::{AskedBy, Rejection};
 use crate::decision::OnFailure;
 use crate::guest::version::SharedVersion;
 
@@ -38,9 +39,26 @@ impl Versions {
 
     /// Has the rollout go on with the next step, whatever is shown in this one, and without asking that
     /// one's gate. After the last it makes the version the active one.
+    ///
+    /// # Errors
+    /// Also where no request is decided: no rollout goes on then.
     pub fn skip_step(&self, at: &At, reason: &Reason) -> Result<(), SwapError> {
-        self.steer("skip", at, reason, |rollout| {
-            To::Step(rollout, rollout.step + 1)
+        let now = self.published();
+        let (candidate, rollout) = under_way(&now)?;
+        at.check(candidate, rollout)?;
+        if now.closed.is_some() {
+            return Err(SwapError::Closed);
+        }
+        let is_last = rollout.step + 1 >= rollout.plan.steps.len();
+        let version = is_last.then(|| self.refreshed(&candidate.version, AskedBy::Operator));
+        let version = version.transpose()?;
+        let seen = At {
+            digest: Some(candidate.version.digest.to_string()),
+            step: Some(rollout.step + 1),
+        };
+        self.steer("skip", &seen, reason, |rollout| match version {
+            Some(version) => To::Active(version),
+            None => To::Step(rollout, rollout.step + 1),
         })
     }
 
@@ -69,9 +87,15 @@ impl Versions {
             }
             Next::Promote => {
                 let why = format!("the last step passed: {}", seen(rollout, active));
-                self.change_rollout("promote", rollout, &why, |rollout| {
-                    To::Step(rollout, rollout.plan.steps.len())
-                });
+                match self.refreshed(&candidate.version, AskedBy::Gateway) {
+                    Ok(version) => {
+                        self.change_rollout("promote", rollout, &why, |_| To::Active(version));
+                    }
+                    Err(Rejection::Busy) => {} // it is tried again
+                    Err(rejection) => {
+                        self.pause_by_itself(rollout, format!("{why}, but {rejection}"));
+                    }
+                }
             }
             Next::Pause(why) => self.pause_by_itself(rollout, why),
             // Without it another version would decide what this one wants refused.
@@ -116,7 +140,7 @@ impl Versions {
                 if !Arc::ptr_eq(rollout, was) || now.closed.is_some() {
                     return Err(SwapError::NoRollout);
                 }
-                Ok(self.changed(now, candidate, to(rollout)))
+                self.changed(now, candidate, to(rollout))
             });
         if let Err(error) = changed
             && !matches!(error, SwapError::NoRollout)
@@ -136,22 +160,28 @@ impl Versions {
         self.registry.change(what, reason, save_nothing, |now| {
             let (candidate, rollout) = under_way(now)?;
             at.check(candidate, rollout)?;
-            Ok(self.changed(now, candidate, to(rollout)))
+            self.changed(now, candidate, to(rollout))
         })?;
         Ok(())
     }
 
-    fn changed(&self, now: &Published, candidate: &Candidate, to: To<'_>) -> Published {
+    fn changed(
+        &self,
+        now: &Published,
+        candidate: &Candidate,
+        to: To<'_>,
+    ) -> Result<Published, SwapError> {
         let rollout = match to {
+            To::Active(version) => return Ok(now.with_active(&version, None, self.probation)),
             To::Same(rollout, paused) => rollout.with_paused(paused),
-            // Behind the last step the version is active.
+            // Another rollout took its place, which ends sooner.
             To::Step(rollout, step) if step >= rollout.plan.steps.len() => {
-                return now.with_active(&candidate.version, None, self.probation);
+                return Err(SwapError::NoRollout);
             }
             To::Step(rollout, step) => Rollout::begin(Arc::clone(&rollout.plan), step),
         };
         let candidate = candidate.with_terms(Terms::of_rollout(&rollout));
-        now.with_candidate(Some(candidate))
+        Ok(now.with_candidate(Some(candidate)))
     }
 }
 
@@ -161,6 +191,8 @@ enum To<'a> {
     Same(&'a Rollout, Option<String>),
     /// To a step, counted from 0, of which nothing has been seen yet.
     Step(&'a Rollout, usize),
+    /// Behind its last step: the version is active, with the secrets that there are now.
+    Active(SharedVersion),
 }
 
 /// Which rollout is meant, and where it was when that was said.

@@ -16,17 +16,14 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use daemon::atomic_file;
 use serde::{Deserialize, Serialize};
 
-use super::audience::Audience;
 use super::change::Change;
-use super::plan::Plan;
-use super::progress::Rollout;
-use super::publication::{Candidate, Published, Terms};
-use super::trial::{Share, Trial};
+use super::kept::Kept;
+use super::publication::Published;
+use super::saved_candidate::SavedCandidate;
 use crate::DEFAULT_POLICY;
 use crate::admission::{Trust, Upload};
 use crate::decision::OnFailure;
@@ -50,6 +47,9 @@ const PREFIX_MIN: usize = 8;
 
 /// What the policy that is built in is called.
 const BUILT_IN: &str = "built-in";
+
+/// What it is called that a gateway starts with other versions than it stopped with.
+pub(super) const FELL_BACK: &str = "fallback";
 
 /// What the files of a version end in.
 const COMPONENT: &str = "wasm";
@@ -104,34 +104,6 @@ struct State {
     kept: Vec<Kept>,
 }
 
-/// A version that was active and can be activated again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "KeptLine")]
-pub struct Kept {
-    /// What names it.
-    pub digest: String,
-    /// Whether it did not fail its probation, and is one to go back to.
-    pub good: bool,
-}
-
-/// A version as states have it: those of before have the digest alone.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum KeptLine {
-    Digest(String),
-    Kept { digest: String, good: bool },
-}
-
-impl From<KeptLine> for Kept {
-    fn from(line: KeptLine) -> Self {
-        let (digest, good) = match line {
-            KeptLine::Digest(digest) => (digest, true),
-            KeptLine::Kept { digest, good } => (digest, good),
-        };
-        Self { digest, good }
-    }
-}
-
 /// A version as it was saved.
 #[derive(Debug)]
 pub struct SavedVersion {
@@ -147,59 +119,6 @@ impl SavedVersion {
             component: &self.component,
             signature: self.signature.as_deref(),
             config: &self.config,
-        }
-    }
-}
-
-/// A version that was on trial.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct SavedCandidate {
-    pub(super) digest: String,
-    stage: String,
-    share: f64,
-    pub(super) who: String,
-    #[serde(default)]
-    only: Vec<String>,
-    #[serde(default)]
-    rollout: Option<SavedRollout>,
-}
-
-/// How far its rollout was.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct SavedRollout {
-    plan: String,
-    step: usize,
-    paused: Option<String>,
-}
-
-impl SavedCandidate {
-    /// How it was tried. A rollout begins again with the step that it was at.
-    pub(super) fn terms(&self) -> Option<Terms> {
-        if let Some(SavedRollout { plan, step, paused }) = &self.rollout {
-            let plan: Plan = plan.parse().ok()?;
-            plan.steps.get(*step)?;
-            let rollout = Rollout::resumed(Arc::new(plan), *step, paused.clone());
-            return Some(Terms::of_rollout(&rollout));
-        }
-        let share = Share::new(self.share)?;
-        let trial = Trial::named(&self.stage, share)?;
-        Some(Terms::on(trial, Audience::parse(&self.only).ok()?))
-    }
-}
-
-impl From<&Candidate> for SavedCandidate {
-    fn from(candidate: &Candidate) -> Self {
-        Self {
-            digest: candidate.version.digest.to_string(),
-            stage: candidate.trial.name().to_owned(),
-            share: candidate.trial.share().get(),
-            who: candidate.who.clone(),
-            only: candidate.audience.texts(),
-            rollout: candidate.rollout.as_ref().map(|rollout| SavedRollout {
-                plan: rollout.plan.text().to_owned(),
-                step: rollout.step,
-                paused: rollout.paused.clone(),
-            }),
         }
     }
 }
@@ -239,20 +158,22 @@ impl VersionLog {
             forgotten: Vec::new(),
         };
         log.check_format()?;
+        log.changes = log.read_changes();
         log.state = match log.read_state() {
             Ok(Some(state)) if state.started_with == started_with => state,
-            Ok(_) => State::default(),
-            // Nobody knows what was active: it may have kept clients out.
+            Ok(Some(_)) => State::default(),
+            Ok(None) if log.changes.is_empty() => State::default(),
+            Ok(None) => {
+                let state = log.state_path();
+                tracing::error!(state = %state.display(), "the saved state of the policy is missing");
+                log.unknown_state()
+            }
             Err(error) => {
                 tracing::error!(%error, "the saved state of the policy is damaged");
-                State {
-                    active_refuses: true,
-                    ..State::default()
-                }
+                log.unknown_state()
             }
         };
         log.state.started_with = started_with;
-        log.changes = log.read_changes();
         log.end_last_line().map_err(|source| VersionLogError {
             path: log.changes_path(),
             source,
@@ -260,8 +181,58 @@ impl VersionLog {
         Ok(log)
     }
 
+    /// That of a gateway of which nobody knows what was active: it may have kept clients out. What the log of changes names
+    /// can be activated again.
+    fn unknown_state(&self) -> State {
+        let mut kept: Vec<Kept> = Vec::new();
+        for digest in self.changes.iter().flat_map(|it| [&it.from, &it.to]) {
+            kept.retain(|kept| kept.digest != *digest);
+            kept.push(Kept::unknown(digest));
+        }
+        kept.retain(|kept| self.load(&kept.digest).is_some());
+        kept.drain(..kept.len().saturating_sub(KEPT_MAX));
+        State {
+            active_refuses: true,
+            kept,
+            ..State::default()
+        }
+    }
+
+    /// Writes the state where there is none yet: one that is missing later was lost.
+    pub(super) fn begin(&self) -> Result<(), VersionLogError> {
+        match self.unwritten.is_none() && !self.state_path().exists() {
+            true => self.write_state(&self.state),
+            false => Ok(()),
+        }
+    }
+
+    /// Why nobody is to stand in for the version that was active, in words.
+    pub(super) fn why_closed(&self) -> String {
+        let digest = &self.state.active;
+        if !digest.is_empty() {
+            return format!(
+                "policy {digest} wants refused what it fails at, and cannot be started: no request is decided until another one is activated"
+            );
+        }
+        // What stood in meanwhile was not active.
+        let is_own = |change: &&Change| change.is_of_policy() && change.what != FELL_BACK;
+        let last = self.changes.iter().rfind(is_own);
+        let last = last.map(|change| {
+            format!(
+                ", such as `bazaar policy activate {}`, which the log of changes names last",
+                change.to
+            )
+        });
+        format!(
+            "{} was lost or damaged, so nobody knows which policy was active, and whether it kept clients out: no request is decided until one is activated{}. To begin with the policy that the gateway is started with, stop it, move {} elsewhere, and start it again",
+            self.state_path().display(),
+            last.unwrap_or_default(),
+            self.dir.display()
+        )
+    }
+
     /// Forgets the versions that `trust` does not cover, by the signatures that they came with. The
-    /// component that the gateway is started with is not its business here.
+    /// component that the gateway is started with is not its business here, and the built-in one needs none.
     pub fn retain_trusted(mut self, trust: &Trust) -> Self {
         let State {
             started_with,
@@ -275,12 +246,15 @@ impl VersionLog {
         let is_covered = |digest: &String| {
             digest == started_with
                 || self.load(digest).is_some_and(|saved| {
-                    trust
-                    .verify(&saved.component, saved.signature.as_deref())
-                    .inspect_err(|untrusted| {
+                    let signature = saved.signature.as_deref();
+                    let verified = match saved.component == DEFAULT_POLICY {
+                        true => Ok(()),
+                        false => trust.verify(&saved.component, signature),
+                    };
+                    if let Err(untrusted) = &verified {
                         tracing::error!(policy = digest, %untrusted, "a saved policy is not used");
-                    })
-                    .is_ok()
+                    }
+                    verified.is_ok()
                 })
         };
         let previous = previous.clone().filter(is_covered);
@@ -511,11 +485,25 @@ impl VersionLog {
             ),
         };
         let mut kept = self.state.kept.clone();
-        // Of the version that serves nothing bad is known yet, whatever it was called before.
-        for (digest, good) in [(&change.from, before.is_active_good()), (&active, true)] {
-            kept.retain(|kept| kept.digest != *digest);
-            let digest = digest.clone();
-            kept.push(Kept { digest, good });
+        let was = Kept {
+            digest: change.from.clone(),
+            good: before.is_active_good(),
+            proven: before.is_active_proven(),
+            failed: before.has_active_failed(),
+        };
+        let known = self.known(&active).filter(|_| after.closed.is_some());
+        let is = known.cloned().unwrap_or_else(|| Kept {
+            digest: active.clone(),
+            good: after.is_active_good(),
+            proven: after.is_active_proven(),
+            // Of the version that serves nothing bad is known yet, whatever it was called before.
+            failed: false,
+        });
+        // It is not known which one was active, where that was lost.
+        let known = [was, is].into_iter().filter(|it| !it.digest.is_empty());
+        for version in known {
+            kept.retain(|kept| kept.digest != version.digest);
+            kept.push(version);
         }
         kept.drain(..kept.len().saturating_sub(KEPT_MAX));
         let state = State {
@@ -542,6 +530,28 @@ impl VersionLog {
         if self.unwritten.is_none() {
             self.forget_others(change);
         }
+        Ok(())
+    }
+
+    /// What is known of a version that can be activated again.
+    pub(super) fn known(&self, digest: &str) -> Option<&Kept> {
+        let mut kept = self.state.kept.iter();
+        kept.find(|kept| kept.digest == digest)
+    }
+
+    /// Saves that a version has passed its probation.
+    pub(super) fn note_proven(&mut self, digest: &str) -> Result<(), VersionLogError> {
+        let mut state = self.state.clone();
+        let mut kept = state.kept.iter_mut();
+        // One that was there from the start is in no change yet.
+        let Some(kept) = kept.find(|kept| kept.digest == digest && !kept.proven) else {
+            return Ok(());
+        };
+        (kept.good, kept.proven, kept.failed) = (true, true, false);
+        if self.unwritten.is_none() {
+            self.write_state(&state)?;
+        }
+        self.state = state;
         Ok(())
     }
 

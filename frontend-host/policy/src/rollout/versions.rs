@@ -4,8 +4,9 @@
 //! A swap publishes a new [`Published`] by one atomic pointer store. Too many failures, and the last
 //! good version is back: see `probation`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::Guard;
@@ -15,13 +16,15 @@ use super::change::{Change, Reason};
 use super::clients_seen::ClientsSeen;
 use super::error::SwapError;
 use super::expected::Expected;
+use super::kept::Kept;
 use super::monitor::{Monitor, Problem, Report};
 use super::probation::Probation;
 use super::publication::{Candidate, Published, Rank, Terms};
 use super::registry::Registry;
+use super::saved_candidate::SavedCandidate;
 use super::trial::Trial;
-use super::version_log::{Kept, SavedCandidate, SavedVersion, VersionLog, VersionLogError};
-use crate::admission::{Admission, Rejection, Trust, Upload};
+use super::version_log::{FELL_BACK, SavedVersion, VersionLog, VersionLogError};
+use crate::admission::{Admission, AskedBy, Rejection, Trust, Upload};
 use crate::evaluate::input::DecisionInput;
 use crate::evaluate::recent::RecentInputs;
 use crate::guest::digest::Digest;
@@ -32,12 +35,9 @@ use crate::replay::recording::Recorder;
 use crate::replay::shadow::Shadow;
 use crate::replay::{HeaderChoice, RecordError, Recording};
 
-/// What it is called that a gateway starts with other versions than it stopped with.
-const FELL_BACK: &str = "fallback";
-
 /// The versions of the policy that this gateway has loaded.
 pub struct Versions {
-    admission: Admission,
+    pub(super) admission: Admission,
     /// What it did not start with of what was in service last, in words.
     fell_back: Vec<String>,
     pub(super) probation: Probation,
@@ -49,6 +49,10 @@ pub struct Versions {
     pub(crate) auditor: Auditor,
     /// The version of the services' protocol that the bazaar is at; 0 until it is known.
     protocol: AtomicU32,
+    /// The generation for which a version was looked for that is better behind the active one.
+    pub(super) searched: AtomicU64,
+    /// Whether the version behind the active one could not have its secrets when it was looked at.
+    pub(super) secrets_missing: AtomicBool,
 }
 
 impl Versions {
@@ -89,10 +93,11 @@ impl Versions {
         };
         let candidate = saved.last_candidate(probation);
         let failed = saved.failed;
-        if let Some(log) = &mut log
-            && active.digest == start.digest()
-        {
-            log.save(start)?;
+        if let Some(log) = &mut log {
+            if active.digest == start.digest() {
+                log.save(start)?;
+            }
+            log.begin()?;
         }
         let first = Published::first(active, previous, candidate, closed, probation);
         let registry = Arc::new(Registry::new(first, probation, log, admission.measured())?);
@@ -119,6 +124,8 @@ impl Versions {
             recent: RecentInputs::default(),
             auditor: Auditor::start()?,
             protocol: AtomicU32::new(0),
+            searched: AtomicU64::new(0),
+            secrets_missing: AtomicBool::new(false),
         })
     }
 
@@ -196,8 +203,12 @@ impl Versions {
         upload: impl Into<Upload<'a>>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        self.activate_if(upload.into(), Expected::default(), reason, |version| {
-            self.check_protocol(version)
+        let upload = upload.into();
+        self.admission.check_trust(upload)?;
+        self.activate_if(upload, Expected::default(), reason, || {
+            let version = self.admit(upload)?;
+            self.check_protocol(&version)?;
+            Ok(version)
         })
     }
 
@@ -206,19 +217,18 @@ impl Versions {
         upload: Upload<'_>,
         expected: Expected<'_>,
         reason: &Reason,
-        check: impl FnOnce(&Version) -> Result<(), SwapError>,
+        admit: impl FnOnce() -> Result<SharedVersion, SwapError>,
     ) -> Result<SharedVersion, SwapError> {
         // Nobody waits for a check whose end is known.
         expected.check_active(&self.published())?;
         let active = Arc::clone(&self.published().active);
-        if active.digest == upload.digest() && self.published().closed.is_none() {
-            self.admission.check_trust(upload)?;
-            if self.admission.is_configured(&active, upload.config)? {
-                return Ok(active);
-            }
+        if active.digest == upload.digest()
+            && self.published().closed.is_none()
+            && self.admission.is_configured(&active, upload.config)?
+        {
+            return Ok(active);
         }
-        let version = self.admit(upload)?;
-        check(&version)?;
+        let version = admit()?;
         self.registry.change(
             "activate",
             reason,
@@ -262,8 +272,10 @@ impl Versions {
         let digest = expected.digest.unwrap_or_default();
         let kept = self.registry.load_kept(digest);
         let kept = kept.ok_or_else(|| SwapError::NotKept(digest.to_owned()))?;
-        // It was saved before.
-        self.activate_if(kept.upload(), expected, reason, |_| Ok(()))
+        self.activate_if(kept.upload(), expected, reason, || {
+            let admitted = self.admission.admit_again(kept.upload(), AskedBy::Operator)?;
+            Ok(Arc::new(admitted.into_version()))
+        })
     }
 
     /// The versions that can be activated again, the latest at the end.
@@ -272,7 +284,8 @@ impl Versions {
     }
 
     /// Admits a component and puts it on trial beside the active version. What is on trial in that way
-    /// already changes nothing; in another way, it goes on in this one.
+    /// already changes nothing; in another way, it goes on in this one. Where a secret has changed that its
+    /// configuration refers to, it begins anew.
     ///
     /// # Errors
     /// Also where another version is on trial that somebody else put there.
@@ -316,10 +329,15 @@ impl Versions {
 
     /// Makes the active version's component the active version with another configuration. The
     /// configuration that it has already changes nothing.
+    ///
+    /// # Errors
+    /// Also where no request is decided: what stands in is another component.
     pub fn configure(&self, config: &[u8], reason: &Reason) -> Result<SharedVersion, SwapError> {
         let active = Arc::clone(&self.published().active);
-        let is_open = self.published().closed.is_none();
-        if is_open && self.admission.is_configured(&active, config)? {
+        if self.published().closed.is_some() {
+            return Err(SwapError::Closed);
+        }
+        if self.admission.is_configured(&active, config)? {
             return Ok(active);
         }
         let version = self.reconfigure(&active, config)?;
@@ -364,12 +382,14 @@ impl Versions {
         let current = self.published().candidate.clone();
         let known = current.filter(|candidate| candidate.version.digest == digest);
         let version = match &known {
-            Some(candidate) if candidate.is_on(&terms) => {
-                return Ok(Arc::clone(&candidate.version));
-            }
             Some(candidate) => {
+                let version = &candidate.version;
+                let is_same = self.admission.is_configured(version, version.config.raw())?;
+                if is_same && candidate.is_on(&terms) {
+                    return Ok(Arc::clone(version));
+                }
                 check_replaced(&self.published(), replace, reason)?;
-                Arc::clone(&candidate.version)
+                self.refreshed(version, AskedBy::Operator)?
             }
             None => {
                 // Nobody waits for a check whose end is known.
@@ -397,10 +417,17 @@ impl Versions {
     /// Ends the trial of the candidate, without effect on clients of the active version.
     ///
     /// # Errors
-    /// Also where it is not the one that is named, by its digest or the beginning of it.
+    /// Also where it is not the one that is named, by its digest or the beginning of it; and where it is somebody
+    /// else's and not named.
     pub fn drop_candidate(&self, named: Option<&str>, reason: &Reason) -> Result<(), SwapError> {
         self.registry.change("drop", reason, save_nothing, |now| {
-            Expected::digest(named).candidate(now)?;
+            let candidate = Expected::digest(named).candidate(now)?;
+            if named.is_none() && candidate.who != reason.who {
+                return Err(SwapError::OfAnother {
+                    digest: candidate.version.digest.to_string(),
+                    who: candidate.who.clone(),
+                });
+            }
             Ok(now.with_candidate(None))
         })?;
         Ok(())
@@ -427,67 +454,21 @@ impl Versions {
         expected: Expected<'_>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
+        let now = self.published();
+        let candidate = expected.candidate(&now)?;
+        // Nobody waits for a check whose end is known.
+        expected.check_active(&now)?;
+        let version = self.refreshed(&candidate.version, AskedBy::Operator)?;
+        let digest = version.digest.to_string();
         let published = self
             .registry
             .change("promote", reason, save_nothing, |now| {
-                let candidate = expected.candidate(now)?;
-                expected.check_active(now)?;
-                Ok(now.with_active(&candidate.version, None, self.probation))
-            })?;
-        Ok(Arc::clone(&published.active))
-    }
-
-    /// Makes the last good other version the active one again. Compiles where that one is not loaded
-    /// and its code is not kept.
-    pub fn roll_back(&self, reason: &Reason) -> Result<SharedVersion, SwapError> {
-        self.roll_back_expecting(Expected::default(), reason)
-    }
-
-    /// The same.
-    ///
-    /// # Errors
-    /// Also where the active version, or the one to go back to, is not as expected.
-    pub fn roll_back_expecting(
-        &self,
-        expected: Expected<'_>,
-        reason: &Reason,
-    ) -> Result<SharedVersion, SwapError> {
-        let now = self.published();
-        // Nobody waits for a check whose end is known.
-        expected.check_active(&now)?;
-        let target = match &now.previous {
-            Some(previous) => Arc::clone(previous),
-            None => self
-                .load_last_good(&now)
-                .ok_or(SwapError::NothingToRollBackTo)?,
-        };
-        let published = self
-            .registry
-            .change("rollback", reason, save_nothing, |now| {
                 // Another change may have come first.
+                Expected::digest(Some(&digest)).candidate(now)?;
                 expected.check_active(now)?;
-                let target = now.previous.as_ref().unwrap_or(&target);
-                if target.digest == now.active.digest {
-                    return Err(SwapError::NothingToRollBackTo);
-                }
-                expected.check_target(target)?;
-                Ok(now.with_active(target, now.candidate.clone(), self.probation))
+                Ok(now.with_active(&version, None, self.probation))
             })?;
         Ok(Arc::clone(&published.active))
-    }
-
-    /// The last good version that is kept, but for the active one.
-    fn load_last_good(&self, now: &Published) -> Option<SharedVersion> {
-        let active = now.active.digest.to_string();
-        let kept = self.kept().into_iter().rev();
-        let mut others = kept.filter(|kept| kept.good && kept.digest != active);
-        others.find_map(|kept| {
-            let saved = self.registry.load_kept(&kept.digest)?;
-            let refused = |rejection: &Rejection| {
-                tracing::error!(policy = kept.digest, %rejection, "a kept policy does not pass its check any more");
-            };
-            self.admit(saved.upload()).inspect_err(refused).ok()
-        })
     }
 
     /// Writes into the log of changes what an operator does that changes no version; see [`Change::what`]. Waits for a
@@ -525,13 +506,15 @@ impl Versions {
         self.recorder.start(active, journal, headers, time)
     }
 
-    /// Something is wrong with a decision that a version in service made for a client.
+    /// Something is wrong with a decision that a version in service made for a client. After the last step
+    /// only a response would have been none.
     pub(crate) fn report(
         &self,
         published: &Published,
         rank: Rank,
         client: u64,
         problem: Problem,
+        is_last: bool,
         input: impl FnOnce() -> DecisionInput,
     ) {
         let canary = published.candidate.as_ref().map_or(0.0, |candidate| {
@@ -566,12 +549,34 @@ impl Versions {
             client,
             share,
             problem,
+            is_last,
         });
     }
 
+    /// A version with the secrets that there are now: itself, where they are as they were.
+    ///
+    /// # Errors
+    /// Where a secret is missing, or it does not take another one.
+    pub(super) fn refreshed(
+        &self,
+        version: &SharedVersion,
+        by: AskedBy,
+    ) -> Result<SharedVersion, Rejection> {
+        let config = version.config.raw();
+        if self.admission.is_configured(version, config)? {
+            return Ok(Arc::clone(version));
+        }
+        let admitted = self.admission.reconfigure(version, config, &[], by)?;
+        let refreshed = admitted.into_version();
+        if version.is_proven() {
+            refreshed.prove();
+        }
+        Ok(Arc::new(refreshed))
+    }
+
     fn reconfigure(&self, version: &Version, config: &[u8]) -> Result<SharedVersion, Rejection> {
-        let recent = self.recent.to_vec();
-        let admitted = self.admission.reconfigure(version, config, &recent)?;
+        let (recent, by) = (self.recent.to_vec(), AskedBy::Operator);
+        let admitted = self.admission.reconfigure(version, config, &recent, by)?;
         Ok(Arc::new(admitted.into_version()))
     }
 
@@ -647,10 +652,7 @@ impl Saved<'_> {
             return (active, None);
         }
         let closed = log.active_refuses().then(|| {
-            let digest = log.active_digest();
-            let why = format!(
-                "policy {digest} wants refused what it fails at, and cannot be started: no request is decided until another one is activated"
-            );
+            let why = log.why_closed();
             tracing::error!("{why}");
             self.failed.push(why.clone());
             why
@@ -658,17 +660,23 @@ impl Saved<'_> {
         (self.last_good(log.active_digest()), closed)
     }
 
-    /// The last good version but for that one.
+    /// The last good version but for that one; where none is known to be good, the last that was not found to fail.
     fn last_good(&mut self, but: &str) -> Option<SharedVersion> {
         let log = self.log?;
-        let kept = log.kept().into_iter().rev().filter(|kept| kept.good);
-        let digests = log
-            .last_previous()
-            .into_iter()
-            .chain(kept.map(|kept| kept.digest));
-        let mut others: Vec<String> = digests.filter(|digest| digest != but).collect();
-        others.dedup();
-        others.into_iter().find_map(|digest| {
+        let (previous, kept) = (log.last_previous(), log.kept());
+        let is_good = |digest: &String| log.known(digest).is_some_and(|kept| kept.good);
+        let good = kept.iter().rev().filter(|kept| kept.good);
+        let unknown = kept.iter().rev().filter(|kept| kept.is_unknown());
+        let digest = |kept: &Kept| kept.digest.clone();
+        let first = previous.clone().filter(is_good).into_iter();
+        let good = first.chain(good.map(digest));
+        let unknown = previous.into_iter().chain(unknown.map(digest));
+        let mut tried = HashSet::from([but.to_owned()]);
+        let mut others = good.chain(unknown);
+        others.find_map(|digest| {
+            if !tried.insert(digest.clone()) {
+                return None;
+            }
             let saved = log.load(&digest)?;
             self.admit(&saved)
         })
@@ -700,10 +708,17 @@ impl Saved<'_> {
     }
 
     fn admit(&mut self, saved: &SavedVersion) -> Option<SharedVersion> {
+        let digest = saved.upload().digest();
         match self.admission.admit(saved.upload(), &[]) {
-            Ok(admitted) => Some(Arc::new(admitted.into_version())),
+            Ok(admitted) => {
+                let version = admitted.into_version();
+                let known = self.log.and_then(|log| log.known(&digest.to_string()));
+                if known.is_some_and(|kept| kept.proven) {
+                    version.prove();
+                }
+                Some(Arc::new(version))
+            }
             Err(rejection) => {
-                let digest = saved.upload().digest();
                 tracing::error!(policy = %digest, %rejection, "a saved policy does not pass its check any more, and is not used");
                 self.failed.push(format!(
                     "saved policy {digest} does not pass its check any more: {rejection}"

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::OrderNumber;
+use frontend_policy::decision::{Action, Outcome, Refusal, Reply};
+use frontend_policy::limits;
 use frontend_policy::rollout::{HealthWindow, Incident};
 use frontend_policy::{DEFAULT_POLICY, Engine, RequestParts, Trial, Undecided, Versions};
 use http::{HeaderMap, HeaderValue, Method};
@@ -115,6 +118,88 @@ fn what_the_version_behind_fails_as_well_is_not_held() {
     });
     assert_eq!(health.held(), 0);
     assert_eq!(versions.published().active.digest, digest);
+}
+
+const NOT_FOUND: Outcome = Outcome::Refused(Refusal::StockNotFound);
+
+/// Asks for what the guest `nonsense` tries again and again, until there have been as many outcomes as there
+/// may be; `first` comes first. The response, and who made it.
+fn try_for_ever(
+    versions: &Versions,
+    client: u32,
+    first: Outcome,
+) -> Result<(Box<Reply>, String), Undecided> {
+    let headers = HeaderMap::new();
+    let request = RequestParts {
+        method: &Method::GET,
+        target: "/stocks/nonsense-outcome?token=hunter2",
+        headers: &headers,
+        body: None,
+        connection: None,
+        now_ms: 0,
+        id: None,
+    };
+    let mut decider = versions.decider(&client.to_be_bytes());
+    let mut decision = decider.on_request(request)?;
+    let mut outcome = first;
+    for _ in 0..limits::STEPS_MAX {
+        let responds = matches!(decision.action, Action::Respond(_));
+        assert!(!responds, "so soon: {decision:?}");
+        decision = decider.on_outcome(request, &decision.memo, &outcome)?;
+        outcome = NOT_FOUND;
+    }
+    let name = decider.version().manifest.name.clone();
+    match decision.action {
+        Action::Respond(reply) => Ok((reply, name)),
+        _ => panic!("it goes on: {decision:?}"),
+    }
+}
+
+#[test]
+fn a_version_that_goes_on_for_ever_fails_and_the_one_behind_answers() {
+    let versions = swapped(&guest("nonsense"));
+    let health = health(&versions);
+    for client in 0..11 {
+        let (reply, name) = try_for_ever(&versions, client, NOT_FOUND).unwrap();
+        assert_eq!((reply.status.as_u16(), name.as_str()), (404, "default"));
+    }
+    wait_until("it to be taken out", || active(&versions) == "default");
+    let incident = health.incidents().pop().unwrap();
+    assert_eq!(incident.kind, "invalid");
+    assert_eq!(
+        (incident.request.as_str(), incident.cause.as_str()),
+        (
+            "GET /stocks/nonsense-outcome?… of 13 bytes, outcome: refused",
+            "it does not respond after 8 steps"
+        )
+    );
+}
+
+/// Whatever came of the steps after it.
+#[test]
+fn what_was_traded_by_a_version_that_goes_on_for_ever_is_answered_by_the_one_behind() {
+    let versions = swapped(&guest("nonsense"));
+    let traded = Outcome::Traded(OrderNumber(5));
+    let (reply, name) = try_for_ever(&versions, 1, traded).unwrap();
+    assert_eq!((reply.status.as_u16(), name.as_str()), (200, "default"));
+    let body = String::from_utf8_lossy(&reply.body);
+    assert!(body.contains(r#""transaction_number":5"#), "{body}");
+}
+
+#[test]
+fn where_the_one_behind_goes_on_for_ever_as_well_nobody_answers_and_nothing_is_held() {
+    let nonsense = guest("nonsense");
+    let versions = versions(None, &nonsense);
+    versions.activate(&again(&nonsense), &operator()).unwrap();
+    for client in 0..MANY {
+        let failed = try_for_ever(&versions, client, NOT_FOUND).map(drop);
+        assert_eq!(failed, Err(Undecided::Failed));
+    }
+    let health = health(&versions);
+    wait_until("what failed to be judged", || {
+        !health.incidents().is_empty()
+    });
+    assert_eq!(health.held(), 0);
 }
 
 #[test]

@@ -3,11 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use frontend_policy::decision::{Action, Outcome, Refusal};
 use frontend_policy::rollout::{At, GateAnswer, Plan, Progress, Terms};
-use frontend_policy::{Arrival, DEFAULT_POLICY, Reason, RequestParts, SwapError, Trial, Versions};
+use frontend_policy::{
+    Arrival, DEFAULT_POLICY, Engine, Probation, Reason, RequestParts, SwapError, Trial, VersionLog,
+    Versions,
+};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::{active, decide, guest, operator, started, versions, wait_until};
+use super::{PROBATION, active, decide, guest, operator, started, versions, wait_until};
 
 /// A shadow of all decisions, and then half of the clients.
 const PLAN: &str = r#"
@@ -164,6 +168,50 @@ fn a_canary_is_compared_with_as_many_clients_of_the_active_version() {
         "{why}"
     );
     assert!(why.contains(", and 0 of "), "{why}");
+}
+
+/// Its clients get an answer, which the active version makes.
+#[test]
+fn a_canary_that_goes_on_for_ever_is_seen_to_fail() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = VersionLog::open(dir.path(), DEFAULT_POLICY).unwrap();
+    let engine = Engine::new(Duration::from_millis(200)).unwrap();
+    // What its failures come to by themselves is another matter.
+    let lenient = Probation {
+        failures_max: u64::MAX,
+        ..PROBATION
+    };
+    let versions = Versions::new(engine, DEFAULT_POLICY, lenient, Some(log)).unwrap();
+    let plan = terms("[[step]]\ncanary = 0.1\nseconds = 0");
+    versions
+        .try_out(&guest("nonsense"), plan, &operator())
+        .unwrap();
+    let headers = HeaderMap::new();
+    let request = RequestParts {
+        method: &Method::GET,
+        target: "/stocks/nonsense-outcome",
+        headers: &headers,
+        connection: None,
+        body: None,
+        now_ms: 0,
+        id: None,
+    };
+    let not_found = Outcome::Refused(Refusal::StockNotFound);
+    for client in 0..2_000_u32 {
+        let mut decider = versions.decider(&client.to_be_bytes());
+        let mut decision = decider.on_request(request).unwrap();
+        while !matches!(decision.action, Action::Respond(_)) {
+            let memo = decision.memo;
+            decision = decider.on_outcome(request, &memo, &not_found).unwrap();
+        }
+        if decider.is_compared() {
+            decider.served(Some(StatusCode::NOT_FOUND), Duration::from_micros(100));
+        }
+    }
+    go_on_until(&versions, "the drop", || versions.rollout().is_none());
+    let last = versions.changes().pop().unwrap();
+    assert_eq!((last.what.as_str(), last.who.as_str()), ("drop", "rollout"));
+    assert!(last.why.contains("errors beyond: "), "{}", last.why);
 }
 
 #[test]

@@ -57,8 +57,8 @@ fn behind_a_version_that_failed_is_the_last_good_one_before_it_further_back_too(
     });
     assert!(versions.published().previous.is_none());
     let kept = versions.kept();
-    let good: Vec<bool> = kept.iter().map(|kept| kept.good).collect();
-    assert_eq!(good, [true, false, true], "{kept:?}");
+    let failed: Vec<bool> = kept.iter().map(|kept| kept.failed).collect();
+    assert_eq!(failed, [false, true, false], "{kept:?}");
 
     versions.roll_back(&operator()).unwrap();
     assert_eq!(active(&versions), "default", "not the one that failed");
@@ -336,7 +336,7 @@ fn a_candidate_survives_a_restart_with_its_share_and_who_put_it_there() {
     let after = started(dir.path(), DEFAULT_POLICY);
     assert_eq!(whose(&after), put);
     assert!(by_canary(&after), "it has its share of the clients again");
-    after.drop_candidate(None, &operator()).unwrap();
+    after.drop_candidate(None, &of("alice")).unwrap();
     drop(after);
     assert_eq!(whose(&started(dir.path(), DEFAULT_POLICY)), None);
 }
@@ -365,6 +365,12 @@ fn nobody_puts_another_candidate_in_the_place_of_somebody_elses_unasked() {
         assert!(matches!(dropped, Err(SwapError::OtherCandidate { .. })));
         assert!(versions.promote(Some(other), &of("bob")).is_err());
     }
+    let dropped = versions.drop_candidate(None, &of("bob")).unwrap_err();
+    assert!(
+        matches!(&dropped, SwapError::OfAnother { who, .. } if who == "alice"),
+        "{dropped}"
+    );
+    assert!(dropped.to_string().contains(&digest[..12]), "{dropped}");
     versions
         .try_out_instead(&chatty, trial, &digest[..8], &of("bob"))
         .unwrap();
@@ -530,7 +536,7 @@ fn what_a_gateway_did_not_find_again_is_said() {
 }
 
 /// The component and its configuration make a version.
-fn configured<'a>(component: &'a [u8], config: &'a str) -> Upload<'a> {
+pub(super) fn configured<'a>(component: &'a [u8], config: &'a str) -> Upload<'a> {
     Upload {
         component,
         signature: None,
@@ -539,7 +545,7 @@ fn configured<'a>(component: &'a [u8], config: &'a str) -> Upload<'a> {
 }
 
 /// What the guest `configured` says.
-fn said(versions: &Versions) -> String {
+pub(super) fn said(versions: &Versions) -> String {
     let headers = HeaderMap::new();
     let request = RequestParts {
         method: &Method::GET,
@@ -712,6 +718,10 @@ fn a_version_that_keeps_clients_out_and_cannot_be_started_is_stood_in_for_by_nob
             Err(Undecided::Closed),
             "a trial opens nothing"
         );
+        // What stands in is not what the operator means.
+        let refused = after.configure(b"", &operator()).map(drop);
+        assert!(matches!(refused, Err(SwapError::Closed)), "{refused:?}");
+        assert_eq!(decided(&after), Err(Undecided::Closed));
         assert_eq!(
             after.elect(0, &led_by_1()).unwrap(),
             None,

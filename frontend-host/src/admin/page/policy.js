@@ -175,7 +175,7 @@ function kept(view, policy) {
   const others = (policy.kept ?? []).filter(({ digest: it }) => it !== policy.active.digest && it !== policy.candidate?.digest);
   if (others.length === 0) return undefined;
   return h("details", { "data-key": "kept" }, h("summary", {}, `Kept: ${count(others.length)} other ${others.length === 1 ? "version" : "versions"}`), h("ul", { class: "kept" }, [...others].reverse().map((one) => h("li", { "data-key": one.digest },
-    digest(one.digest), one.good ? tag("good", "ok") : tag("failed", "bad"), view.mayAct && button("activate", "Activate…", "plain", { "data-digest": one.digest })))));
+    digest(one.digest), one.failed ? tag("failed", "bad") : one.good && tag("good", "ok"), view.mayAct && button("activate", "Activate…", "plain", { "data-digest": one.digest })))));
 }
 
 // ---- all of it ----
