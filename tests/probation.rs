@@ -151,9 +151,7 @@ fn who_finds_many_loops_of_a_policy_that_keeps_clients_out_takes_little_from_oth
         gateway_flags: vec!["--client-header=x-client".to_owned()],
         ..Options::default()
     });
-    check_others_keep("guarded", &bazaar, |number| {
-        format!("/stocks/loop{number}")
-    });
+    check_others_keep("guarded", &bazaar, |number| format!("/stocks/loop{number}"));
     let active = bazaar.status()["policy"]["active"].clone();
     assert_eq!(active["name"], "guarded", "{active}");
     let paths = &active["broken_off"]["paths"];

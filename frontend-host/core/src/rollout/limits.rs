@@ -312,12 +312,8 @@ fn share_shown(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Evidence {
 /// where the versions are alike; and the bet is on each of them, and on as many others as there are pairs.
 /// Where the cohorts are not as large, the larger is taken in part. Where it holds of so many that there are
 /// more of them than pairs, nothing is shown.
-fn judge_shares(
-    cohorts: [(u64, u64); 2],
-    [beyond, within]: [f64; 2],
-    rates: ErrorRates,
-) -> Judged {
-    let [more, less] = pairs_of(cohorts);
+fn judge_shares(cohorts: [(u64, u64); 2], limits: [f64; 2], rates: ErrorRates) -> Judged {
+    let ([more, less], [beyond, within]) = (pairs_of(cohorts), limits);
     judge(
         more.is_some_and(|more| that_greater(&more, beyond, -1.0) >= 1.0 / rates.false_alarm),
         less.is_some_and(|less| that_less(&less, within, 1.0) >= 1.0 / rates.miss),

@@ -128,6 +128,7 @@ fn is_credential(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::decision::{CacheSettings, Eviction, OnFailure, ReplyHeaders};
+    use http::Method;
 
     fn manifest(headers: &[&'static str]) -> Manifest {
         Manifest {
@@ -224,5 +225,31 @@ mod tests {
         let cookies = HeaderChoice::named(vec![http::header::SET_COOKIE]);
         assert!(cookies.covers_in_reply("set-cookie"));
         assert_eq!(cookies.not_asked_for(&manifest), None);
+    }
+
+    #[test]
+    fn credentials_are_found_in_headers_and_in_the_query() {
+        let mut headers = sent();
+        let cookies = HeaderValue::from_static("a=1; sid=\"S3 CRET\"; theme=dark");
+        headers.append("cookie", cookies);
+        let basic = HeaderValue::from_static("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        headers.append("authorization", basic);
+        let request = RequestInput {
+            id: None,
+            method: Method::GET,
+            target: "/stocks?token=t%2Fk3n&limit=1000".to_owned(),
+            headers,
+            connection: None,
+            body: None,
+            takes: Vec::new(),
+            outcome: None,
+        };
+        let found = credentials(&request);
+        for value in ["S3 CRET", "open sesame", "t/k3n", "s3cret", "abcdef"] {
+            assert!(found.contains(value.as_bytes()), "{value}: {found:?}");
+        }
+        for other in ["1000", "text/html", "curl", "theme", "Basic"] {
+            assert!(!found.contains(other.as_bytes()), "{other}: {found:?}");
+        }
     }
 }

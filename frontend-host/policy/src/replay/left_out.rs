@@ -105,18 +105,20 @@ fn has_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         let before = text[..at].chars().next_back();
         let after = text[at + word.len()..].chars().next();
-        ![before, after].into_iter().flatten().any(char::is_alphanumeric)
+        let mut around = before.into_iter().chain(after);
+        !around.any(char::is_alphanumeric)
     })
 }
 
 /// A value as policies write it down: as it is, escaped as in a program or in JSON, and read as Latin-1.
 fn forms_of(value: &[u8]) -> BTreeSet<String> {
     let text = String::from_utf8_lossy(value).into_owned();
-    let in_json = serde_json::to_string(&text).unwrap_or_default();
-    let in_json = in_json.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+    let quoted = serde_json::to_string(&text).unwrap_or_default();
+    let in_json = quoted.get(1..quoted.len().saturating_sub(1));
+    let in_json = in_json.unwrap_or_default().to_owned();
     let latin_1 = value.iter().copied().map(char::from).collect();
     let escaped = value.escape_ascii().to_string();
-    BTreeSet::from([in_json.unwrap_or_default().to_owned(), latin_1, escaped, text])
+    BTreeSet::from([in_json, latin_1, escaped, text])
 }
 
 #[cfg(test)]

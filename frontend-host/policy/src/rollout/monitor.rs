@@ -310,7 +310,10 @@ fn compare(report: &Report, path: u64) -> Verdict {
                 input: input.key(&version.manifest.headers),
             };
             let refuses = version.manifest.on_failure == OnFailure::Refuse;
-            let known = report.health.judgement().slowness.known(asked, BootTime::now());
+            let known = {
+                let judgement = report.health.judgement();
+                judgement.slowness.known(asked, BootTime::now())
+            };
             let slower_by = match known {
                 Some(Known::OfClient(slower_by)) => slower_by,
                 // A path is refused to nobody, so here each client is looked at.
