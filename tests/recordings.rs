@@ -57,7 +57,7 @@ fn a_recording_has_no_header_that_the_policy_did_not_ask_for_and_no_credentials(
     });
     let ask = || {
         let headers = [
-            ("cookie", "session=s3cret"),
+            ("cookie", "theme=dark; session=s3cret"),
             ("user-agent", "nobody-asked"),
             ("x-forwarded-for", "192.0.2.7"),
             ("x-request-id", "asked-here"),

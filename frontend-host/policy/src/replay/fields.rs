@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
-use domain::StockName;
+use domain::{IdempotencyKey, StockName};
+use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-use super::headers::{HeaderChoice, LEFT_OUT};
+use super::headers::HeaderChoice;
+use super::left_out::{LEFT_OUT, LeftOut};
 use crate::decision::{Action, Caching, Decision, Listing, Operation, Reply};
 use crate::evaluate::input::DecisionResult;
 use crate::guest::failure::Failure;
@@ -72,24 +74,15 @@ impl Fields {
         }
     }
 
-    /// A decision as a recording has it: without these values, wherever the policy has put them, and
-    /// without credentials of its own that nobody named.
-    pub(super) fn redact(&mut self, values: &[&str], headers: &HeaderChoice) {
+    /// Leaves credentials of the response's own out that nobody named.
+    pub(super) fn leave_out_headers(&mut self, headers: &HeaderChoice) {
         self.change(|field, text| {
-            let mut text = text.to_owned();
-            if field == "headers" {
-                let lines = text.split('\n').map(|line| match line.split_once(": ") {
-                    Some((name, _)) if !headers.covers_in_reply(name) => {
-                        format!("{name}: {LEFT_OUT}")
-                    }
-                    _ => line.to_owned(),
-                });
-                text = lines.collect::<Vec<_>>().join("\n");
-            }
-            for value in values {
-                text = text.replace(value, LEFT_OUT);
-            }
-            Some(text)
+            let line = |line: &str| match line.split_once(": ") {
+                Some((name, _)) if !headers.covers_in_reply(name) => format!("{name}: {LEFT_OUT}"),
+                _ => line.to_owned(),
+            };
+            let lines = (field == "headers").then(|| text.split('\n').map(line));
+            lines.map(|lines| lines.collect::<Vec<_>>().join("\n"))
         });
     }
 
@@ -105,22 +98,25 @@ impl Fields {
     }
 }
 
-impl From<&Result<DecisionResult, Failure>> for Fields {
-    fn from(result: &Result<DecisionResult, Failure>) -> Self {
-        let failed = |how: String| Self(vec![("action".into(), how)]);
+impl Fields {
+    /// What came of a decision, as people are shown it who may not see everything.
+    pub(super) fn of_attempt(
+        result: &Result<DecisionResult, Failure>,
+        left_out: &LeftOut<'_>,
+    ) -> Self {
+        let failed = |how: &str| Self(vec![("action".into(), left_out.text(how))]);
         match result {
-            Ok(result) => result.into(),
-            Err(Failure::Trap(_)) => failed("trapped".into()),
-            Err(Failure::Overrun(_)) => failed("took too long".into()),
-            Err(Failure::Invalid(problem)) => failed(format!("invalid: {problem}")),
+            Ok(result) => Self::of_result(result, left_out),
+            Err(Failure::Trap(_)) => failed("trapped"),
+            Err(Failure::Overrun(_)) => failed("took too long"),
+            Err(Failure::Invalid(problem)) => failed(&format!("invalid: {problem}")),
         }
     }
-}
 
-impl From<&DecisionResult> for Fields {
-    fn from(result: &DecisionResult) -> Self {
+    /// The same of one that was made.
+    pub(super) fn of_result(result: &DecisionResult, left_out: &LeftOut<'_>) -> Self {
         match result {
-            DecisionResult::Action(decision) => decision.into(),
+            DecisionResult::Action(decision) => Self::of_action(&decision.action, left_out),
             DecisionResult::Leader(leader) => {
                 let leader = leader.map_or("as it is".to_owned(), |leader| leader.to_string());
                 Self(vec![
@@ -130,17 +126,32 @@ impl From<&DecisionResult> for Fields {
             }
         }
     }
+
+    fn of_action(action: &Action, left_out: &LeftOut<'_>) -> Self {
+        let fields = action_fields(action, left_out).into_iter();
+        Self(
+            fields
+                .map(|(name, value)| (Cow::Borrowed(name), value))
+                .collect(),
+        )
+    }
+}
+
+impl From<&Result<DecisionResult, Failure>> for Fields {
+    fn from(result: &Result<DecisionResult, Failure>) -> Self {
+        Self::of_attempt(result, &LeftOut::default())
+    }
+}
+
+impl From<&DecisionResult> for Fields {
+    fn from(result: &DecisionResult) -> Self {
+        Self::of_result(result, &LeftOut::default())
+    }
 }
 
 impl From<&Decision> for Fields {
     fn from(decision: &Decision) -> Self {
-        let fields = action_fields(&decision.action);
-        Self(
-            fields
-                .into_iter()
-                .map(|(name, value)| (Cow::Borrowed(name), value))
-                .collect(),
-        )
+        Self::of_action(&decision.action, &LeftOut::default())
     }
 }
 
@@ -155,7 +166,8 @@ fn shown(caching: &Caching) -> String {
 }
 
 /// The fields of an action, by name: the action itself is the first.
-fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
+fn action_fields(action: &Action, left_out: &LeftOut<'_>) -> Vec<(&'static str, String)> {
+    let escaped = |bytes: &[u8]| left_out.bytes(bytes).escape_ascii().to_string();
     match action {
         Action::Respond(reply) => {
             let Reply {
@@ -164,33 +176,32 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
                 body,
                 keep,
             } = &**reply;
-            let mut headers: Vec<_> = headers
-                .iter()
-                .map(|(name, value)| format!("{name}: {value:?}"))
-                .collect();
+            let lines = headers.iter();
+            let lines = lines.map(|(name, value)| header_line(name, value, left_out));
+            let mut headers: Vec<_> = lines.collect();
             headers.sort();
             vec![
                 ("action", "respond".into()),
                 ("status", status.as_u16().to_string()),
                 ("headers", headers.join("\n")),
-                ("body", String::from_utf8_lossy(body).into_owned()),
+                ("body", left_out.text(&String::from_utf8_lossy(body))),
                 ("keep", format!("{keep:?}")),
             ]
         }
         Action::Perform(Operation::ReadStock { name, caching }) => {
             vec![
                 ("action", "read-stock".into()),
-                ("name", name.to_string()),
+                ("name", left_out.text(name.as_str())),
                 ("caching", shown(caching)),
-                ("vary-key", caching.vary_key.escape_ascii().to_string()),
+                ("vary-key", escaped(&caching.vary_key)),
             ]
         }
         Action::Perform(Operation::ReadOrder { number, caching }) => {
             vec![
                 ("action", "read-order".into()),
-                ("number", number.to_string()),
+                ("number", left_out.text(&number.to_string())),
                 ("caching", shown(caching)),
-                ("vary-key", caching.vary_key.escape_ascii().to_string()),
+                ("vary-key", escaped(&caching.vary_key)),
             ]
         }
         Action::Perform(Operation::ListStocks(listing)) => {
@@ -198,14 +209,16 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
                 Listing::Page { after, limit } => (after.as_ref(), limit.to_string()),
                 Listing::All => (None, "none".to_owned()),
             };
+            let after = after.map(|after| left_out.text(after.as_str()));
             vec![
                 ("action", "list-stocks".into()),
-                ("after", format!("{:?}", after.map(StockName::as_str))),
+                ("after", format!("{after:?}")),
                 ("limit", limit),
             ]
         }
         Action::Perform(Operation::ListOrders(listing)) => {
             let stock = listing.stock.as_ref().map(StockName::as_str);
+            let stock = stock.map(|stock| left_out.text(stock));
             vec![
                 ("action", "list-orders".into()),
                 ("after", format!("{:?}", listing.after.map(|after| after.0))),
@@ -219,18 +232,33 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
         ],
         Action::Perform(Operation::Trade(trade)) => vec![
             ("action", "trade".into()),
-            ("name", trade.name.to_string()),
+            ("name", left_out.text(trade.name.as_str())),
             ("side", trade.side.to_string()),
             ("quantity", trade.quantity.to_string()),
-            ("idempotency-key", format!("{:?}", trade.key)),
+            ("idempotency-key", key_shown(trade.key.as_ref(), left_out)),
         ],
         Action::Perform(Operation::Take(take)) => vec![
             ("action", "take".into()),
             ("bucket", take.bucket.clone()),
-            ("key", take.key.escape_ascii().to_string()),
+            ("key", escaped(&take.key)),
             ("cost", take.cost.to_string()),
         ],
         Action::Retry(after) => vec![("action", "retry".into()), ("after", format!("{after:?}"))],
+    }
+}
+
+/// A header of a response.
+fn header_line(name: &HeaderName, value: &HeaderValue, left_out: &LeftOut<'_>) -> String {
+    match left_out.bytes(value.as_bytes()) {
+        Cow::Borrowed(_) => format!("{name}: {value:?}"),
+        Cow::Owned(value) => format!("{name}: {:?}", String::from_utf8_lossy(&value)),
+    }
+}
+
+fn key_shown(key: Option<&IdempotencyKey>, left_out: &LeftOut<'_>) -> String {
+    match key.map(|key| left_out.bytes(key.as_str().as_bytes())) {
+        Some(Cow::Owned(key)) => format!("Some({:?})", String::from_utf8_lossy(&key)),
+        _ => format!("{key:?}"),
     }
 }
 
@@ -245,9 +273,11 @@ impl Fields {
 
 #[cfg(test)]
 mod tests {
+    use super::super::left_out::Shown;
     use super::*;
+    use crate::decision::{TakeAction, TradeAction};
     use bytes::Bytes;
-    use domain::ReplicaId;
+    use domain::{Quantity, ReplicaId, Side};
     use http::{HeaderMap, StatusCode};
     use std::time::Duration;
 
@@ -300,18 +330,56 @@ mod tests {
 
     #[test]
     fn what_is_left_out_of_a_request_is_left_out_of_the_decision_about_it() {
-        let mut fields = Fields::of([
-            ("action", "trade"),
-            ("idempotency-key", "Some(\"alice s3cret 17\")"),
-            ("headers", "etag: \"1\"\nset-cookie: \"id=7\""),
-        ]);
-        fields.redact(&["alice s3cret", "s3cret"], &HeaderChoice::default());
+        let values = [&b"alice s3cret"[..], b"s3cret", b"a\"b\\c", b"na\xefve"];
+        let values = values.map(<[u8]>::to_vec).into();
+        let left_out = LeftOut::new(values, Shown::default(), std::iter::empty());
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("etag", &b"\"1\""[..]),
+            ("set-cookie", b"id=7"),
+            ("x-quoted", b"of a\"b\\c"),
+            ("x-latin-1", b"of na\xefve"),
+        ] {
+            let value = HeaderValue::from_bytes(value).unwrap();
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        let reply = Reply {
+            status: StatusCode::OK,
+            headers,
+            body: Bytes::from_static(b"{\"for\":\"na\xefve\"}"),
+            keep: None,
+        };
+        let respond = Action::Respond(Box::new(reply));
+        let mut fields = Fields::of_action(&respond, &left_out);
+        fields.leave_out_headers(&HeaderChoice::default());
+        let headers = [
+            "etag: \"\\\"1\\\"\"",
+            "set-cookie: (left out)",
+            "x-latin-1: \"of (left out)\"",
+            "x-quoted: \"of (left out)\"",
+        ];
+        assert_eq!(fields.get("headers"), Some(headers.join("\n").as_str()));
+        assert_eq!(fields.get("body"), Some("{\"for\":\"(left out)\"}"));
+
+        let trade = Action::Perform(Operation::Trade(TradeAction {
+            name: StockName::new("nvidia").unwrap(),
+            side: Side::Buy,
+            quantity: Quantity::new(1).unwrap(),
+            key: Some(IdempotencyKey::new("alice s3cret 17").unwrap()),
+        }));
+        let fields = Fields::of_action(&trade, &left_out);
         assert_eq!(
             fields.get("idempotency-key"),
             Some("Some(\"(left out) 17\")")
         );
-        let headers = "etag: \"1\"\nset-cookie: (left out)";
-        assert_eq!(fields.get("headers"), Some(headers));
+        let take = Action::Perform(Operation::Take(TakeAction {
+            bucket: "lookups".to_owned(),
+            key: b"of \xff a\"b\\c".to_vec(),
+            cost: 1,
+        }));
+        let fields = Fields::of_action(&take, &left_out);
+        let key = fields.get("key").unwrap();
+        assert!(key.ends_with(" (left out)"), "{key}");
     }
 
     /// The names by which people mask.
@@ -327,7 +395,7 @@ mod tests {
             Action::Retry(Duration::ZERO),
         ];
         for action in actions {
-            for (name, _) in action_fields(&action) {
+            for (name, _) in action_fields(&action, &LeftOut::default()) {
                 assert!(FIELDS.contains(&name), "{name}");
             }
         }
