@@ -364,13 +364,15 @@ pub(super) fn policy_json(versions: &Versions) -> Value {
     let mut active = version_json(&published.active, "active");
     active["active_ms"] = (BootTime::now().since(published.health.since).as_millis() as u64).into();
     add_health(&mut active, &published.health);
+    let wanted = published.active.manifest.on_failure;
     let candidate = published.candidate.as_ref().map(|candidate| {
         let mut json = version_json(&candidate.version, candidate.trial.name());
         json["share"] = candidate.trial.share().get().into();
         json["compared"] = candidate.differences.compared().into();
         json["who"] = candidate.who.clone().into();
         json["only"] = candidate.audience.texts().into();
-        json["rollout"] = json!(candidate.rollout.as_ref().map(|rollout| rollout.progress()));
+        let rollout = candidate.rollout.as_ref();
+        json["rollout"] = json!(rollout.map(|rollout| rollout.progress(wanted)));
         add_health(&mut json, &candidate.health);
         json
     });

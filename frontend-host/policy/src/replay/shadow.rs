@@ -174,7 +174,12 @@ fn compare(job: &Job) {
     job.differences
         .compare(&job.input, &active, &candidate, redacted);
     if let Some(compared) = &job.compared
-        && compared.note(&job.input, &job.result, &decided, &job.version)
+        && compared.note(
+            &job.input,
+            &job.result,
+            &decided,
+            [&job.active, &job.version],
+        )
     {
         let time = AssertUnwindSafe(|| compared.time(&job.input, &job.active, &job.version));
         let _ = catch_unwind(time);
