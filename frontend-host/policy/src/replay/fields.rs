@@ -13,14 +13,17 @@ use crate::evaluate::input::DecisionResult;
 use crate::guest::failure::Failure;
 
 /// The names of all fields that decisions have.
-pub(super) const FIELDS: [&str; 14] = [
+pub(super) const FIELDS: [&str; 18] = [
     "action",
     "after",
     "body",
+    "bucket",
     "caching",
+    "cost",
     "headers",
     "idempotency-key",
     "keep",
+    "key",
     "leader",
     "limit",
     "name",
@@ -28,6 +31,15 @@ pub(super) const FIELDS: [&str; 14] = [
     "quantity",
     "side",
     "status",
+    "vary-key",
+];
+
+/// Fields of actions that recordings of before do not have.
+const ADDED_LATER: [(&str, &str); 4] = [
+    ("list-stocks", "after"),
+    ("list-stocks", "limit"),
+    ("read-stock", "vary-key"),
+    ("read-order", "vary-key"),
 ];
 
 /// A decision as people compare it: its fields by name, the action itself first. Memos are each
@@ -47,18 +59,18 @@ pub(super) struct Difference<'a> {
 impl Fields {
     pub(super) fn differences<'a>(&'a self, candidate: &'a Self) -> Vec<Difference<'a>> {
         // Other actions have other fields: the action itself says it all.
-        let same_action = self.0.first() == candidate.0.first();
-        let fields = self
-            .0
-            .iter()
-            .zip(&candidate.0)
-            .take(if same_action { usize::MAX } else { 1 });
-        fields
-            .filter(|(active, candidate)| active.1 != candidate.1)
-            .map(|(active, candidate)| Difference {
-                kind: &active.0,
-                active: &active.1,
-                candidate: &candidate.1,
+        let is_same_action = self.0.first() == candidate.0.first();
+        let most = if is_same_action { usize::MAX } else { 1 };
+        let own = self.iter().map(|(name, _)| name);
+        let others = candidate.iter().map(|(name, _)| name);
+        let others = others.filter(|name| self.get(name).is_none());
+        let differ = |kind: &&str| self.get(kind) != candidate.get(kind);
+        let kinds = own.chain(others).take(most).filter(differ);
+        kinds
+            .map(|kind| Difference {
+                kind,
+                active: self.get(kind).unwrap_or_default(),
+                candidate: candidate.get(kind).unwrap_or_default(),
             })
             .collect()
     }
@@ -70,6 +82,15 @@ impl Fields {
         for (name, value) in &mut self.0 {
             if let Some(changed) = change(name, value) {
                 *value = changed;
+            }
+        }
+    }
+
+    /// Leaves out what recordings have since, of one of before.
+    pub(super) fn complete(&mut self) {
+        for (action, field) in ADDED_LATER {
+            if self.get("action") == Some(action) && self.get(field).is_none() {
+                self.0.push((field.into(), LEFT_OUT.to_owned()));
             }
         }
     }
@@ -275,10 +296,11 @@ impl Fields {
 mod tests {
     use super::super::left_out::Shown;
     use super::*;
-    use crate::decision::{TakeAction, TradeAction};
+    use crate::decision::{Freshness, OrderListing, TakeAction, TradeAction};
     use bytes::Bytes;
-    use domain::{Quantity, ReplicaId, Side};
+    use domain::{OrderNumber, Quantity, ReplicaId, Side};
     use http::{HeaderMap, StatusCode};
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     fn respond(status: StatusCode, body: &'static str) -> Decision {
@@ -382,24 +404,86 @@ mod tests {
         assert!(key.ends_with(" (left out)"), "{key}");
     }
 
-    /// The names by which people mask.
-    #[test]
-    fn every_field_of_an_action_has_its_name_in_the_list() {
-        let page = Listing::Page {
+    /// One of each kind.
+    fn all_decisions() -> Vec<DecisionResult> {
+        let name = StockName::new("nvidia").unwrap();
+        let number = OrderNumber::default();
+        let caching = Caching {
+            freshness: Freshness::Bypass,
+            stale_on_error: Duration::ZERO,
+            vary_key: Box::default(),
+        };
+        let trade = TradeAction {
+            name: name.clone(),
+            side: Side::Buy,
+            quantity: Quantity::new(1).unwrap(),
+            key: None,
+        };
+        let take = TakeAction {
+            bucket: "lookups".to_owned(),
+            key: Vec::new(),
+            cost: 1,
+        };
+        let orders = OrderListing {
             after: None,
             limit: 1,
+            stock: None,
         };
-        let actions = [
+        let performed = [
+            Operation::ReadStock {
+                name,
+                caching: caching.clone(),
+            },
+            Operation::ReadOrder { number, caching },
+            Operation::ListStocks(Listing::All),
+            Operation::ListOrders(orders),
+            Operation::FollowOrders { after: None },
+            Operation::Trade(trade),
+            Operation::Take(take),
+        ];
+        let mut actions = vec![
             respond(StatusCode::OK, "").action,
-            Action::Perform(Operation::ListStocks(page)),
             Action::Retry(Duration::ZERO),
         ];
-        for action in actions {
-            for (name, _) in action_fields(&action, &LeftOut::default()) {
-                assert!(FIELDS.contains(&name), "{name}");
-            }
+        actions.extend(performed.map(Action::Perform));
+        let decided = actions.into_iter().map(|action| {
+            DecisionResult::Action(Decision {
+                action,
+                memo: Vec::new(),
+                remarks: None,
+            })
+        });
+        decided.chain([DecisionResult::Leader(None)]).collect()
+    }
+
+    /// The names by which people mask.
+    #[test]
+    fn every_field_of_a_decision_has_its_name_in_the_list_and_none_is_there_besides() {
+        let decisions = all_decisions();
+        let decisions: Vec<_> = decisions.iter().map(Fields::from).collect();
+        let actions: BTreeSet<_> = decisions.iter().map(|it| it.get("action")).collect();
+        assert_eq!((actions.len(), decisions.len()), (10, 10), "one of each");
+        let fields = decisions.iter().flat_map(Fields::iter);
+        let fields: BTreeSet<_> = fields.map(|(name, _)| name).collect();
+        let named: BTreeSet<_> = FIELDS.into_iter().collect();
+        assert_eq!(fields, named);
+        assert!(FIELDS.is_sorted(), "as people are told of them");
+    }
+
+    #[test]
+    fn a_field_that_one_of_two_has_is_a_difference_and_one_of_a_recording_of_before_is_left_out() {
+        let before = Fields::of([("action", "list-stocks"), ("limit", "5")]);
+        let now = Fields::of([("action", "list-stocks"), ("after", ""), ("limit", "5")]);
+        for (one, other) in [(&before, &now), (&now, &before)] {
+            let differences = one.differences(other);
+            let kinds: Vec<_> = differences.iter().map(|it| it.kind).collect();
+            assert_eq!(kinds, ["after"]);
         }
-        assert!(FIELDS.is_sorted());
+        let mut before = before;
+        before.complete();
+        let named: Vec<_> = before.iter().collect();
+        let after = ("after", "(left out)");
+        assert_eq!(named, [("action", "list-stocks"), ("limit", "5"), after]);
     }
 
     #[test]

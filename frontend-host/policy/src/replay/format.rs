@@ -283,7 +283,9 @@ impl Line {
             now_ms: self.now_ms,
             seed: self.seed,
         };
-        Ok((DecisionInput { subject, ambient }, self.decided))
+        let mut decided = self.decided;
+        decided.complete();
+        Ok((DecisionInput { subject, ambient }, decided))
     }
 }
 
