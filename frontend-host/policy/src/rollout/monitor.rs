@@ -216,8 +216,9 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
     let Judgement {
         evidence, breaker, ..
     } = &mut *judgement;
+    let all = seen.estimate();
     // Of those whom the version serves.
-    let served = (seen.estimate() as f64 * report.share).ceil() as u64;
+    let served = (all as f64 * report.share).ceil() as u64;
     // On a busy machine this thread comes to judge as much less as it has to wait, so that what it does
     // judge stands for more.
     let stands_for = match problem {
@@ -254,7 +255,7 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
     };
     evidence.hold(failed, now, probation.window);
     health.set_held(evidence.failures());
-    if !evidence.condemns(probation.failures_max, served) {
+    if !evidence.condemns(probation.failures_max, served, all) {
         return Judged::Noted;
     }
     let why = format!(
