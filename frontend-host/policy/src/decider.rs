@@ -18,7 +18,9 @@ use domain::time::BootTime;
 use frontend_core::rollout::{Cohort, Served};
 use http::{HeaderMap, StatusCode};
 
-use crate::decision::{Action, Decision, InvalidDecision, OnFailure, Outcome, Reply, View};
+use crate::decision::{
+    Action, Decision, InvalidDecision, OnFailure, Operation, Outcome, Reply, View,
+};
 use crate::evaluate::input::{DecisionInput, DecisionResult, path_key};
 use crate::evaluate::recent::RECENT_EVERY;
 use crate::evaluate::{RequestParts, on_outcome, on_outcome_afresh, on_request};
@@ -381,7 +383,7 @@ impl<'a> Decider<'a> {
 
     /// Asks the version; where it fails, the one behind it, unless it wants requests refused then. An
     /// election is nobody's request: `asked` is `None`.
-    fn decide<T>(
+    fn decide<T: Decided>(
         &mut self,
         asked: Option<Asked<'_>>,
         input: impl Fn() -> DecisionInput,
@@ -401,7 +403,8 @@ impl<'a> Decider<'a> {
                     version.counts.decisions.fetch_add(1, Ordering::Relaxed);
                     let took = processor.map(|began| processor_time().saturating_sub(began));
                     if let Some(took) = took {
-                        version.costs.note(input().route(), took);
+                        let is_served = asked.is_none_or(Asked::is_served) || decision.serves();
+                        version.costs.note(input().route(), is_served, took);
                     }
                     if let Some(stands_for) = seems_slow(ticks, took) {
                         self.report(Problem::Slow(stands_for), &input);
@@ -534,6 +537,40 @@ impl<'a> Decider<'a> {
 enum Asked<'a> {
     Request,
     Outcome(&'a Outcome),
+}
+
+impl Asked<'_> {
+    /// Whether a backend did something for whoever asked, or said why not.
+    fn is_served(self) -> bool {
+        match self {
+            Self::Request | Self::Outcome(Outcome::Unavailable(_)) => false,
+            Self::Outcome(outcome) => !outcome.is_of_take(),
+        }
+    }
+}
+
+/// What a version decides.
+trait Decided {
+    /// Whether something is done for whoever asked, and it is not refused.
+    fn serves(&self) -> bool;
+}
+
+impl Decided for Decision {
+    fn serves(&self) -> bool {
+        match &self.action {
+            Action::Respond(reply) => reply.status.as_u16() < 400,
+            // That may be taken for whatever is asked.
+            Action::Perform(operation) => !matches!(operation, Operation::Take(_)),
+            Action::Retry(_) => true,
+        }
+    }
+}
+
+/// Who should lead.
+impl Decided for Option<ReplicaId> {
+    fn serves(&self) -> bool {
+        true
+    }
 }
 
 /// Of so many decisions, one has its processor time measured.

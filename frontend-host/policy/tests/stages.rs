@@ -175,6 +175,20 @@ fn a_shadow_that_hangs_and_traps_costs_clients_nothing() {
     assert_eq!(versions.published().active.counts.failures(), 0);
 }
 
+/// Clients choose what they ask for, and not how many routes there are.
+#[test]
+fn what_decisions_cost_is_told_apart_by_routes_on_which_something_is_served() {
+    let versions = versions(None, DEFAULT_POLICY);
+    // One decision in 64 is measured.
+    for client in 0..4_000 {
+        decide(&versions, client, &format!("/invented{client}"));
+        decide(&versions, client, "/stocks/nvidia");
+    }
+    let costs = versions.published().active.costs.snapshot();
+    let routes: Vec<_> = costs.keys().map(String::as_str).collect();
+    assert_eq!(routes, ["GET /stocks/*", "others"]);
+}
+
 #[test]
 fn a_canary_has_its_share_of_the_clients_and_keeps_them() {
     let versions = versions(None, DEFAULT_POLICY);

@@ -93,7 +93,7 @@ const DECISION_SECONDS: Metric = Metric::histogram(
         DIGEST,
         (
             "route",
-            "method, first part of the path, `/*` for each further one, and the outcome that is decided about; 32 routes and `others`",
+            "method (`other` where it is no known one), first part of the path, `/*` for each further one, and the outcome that is decided about; 32 routes on which something was served, and `others`",
         ),
     ],
     "Processor time of decisions, of one in 64, of the active version and the candidate",

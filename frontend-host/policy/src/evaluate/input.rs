@@ -22,6 +22,11 @@ use crate::guest::written::Written;
 const ROUTE_PARTS_MAX: usize = 4;
 const ROUTE_PART_MAX: usize = 60;
 
+/// Methods that tell routes apart (RFC 9110, section 9, and RFC 5789).
+const METHODS: [&str; 9] = [
+    "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE",
+];
+
 /// All that one decision depends on.
 #[derive(Debug, Clone)]
 pub struct DecisionInput {
@@ -210,8 +215,8 @@ impl DecisionInput {
         }
     }
 
-    /// What tells it from decisions of other kinds: method and the first part of the path, how many parts
-    /// follow, and what came of the action before.
+    /// What tells it from decisions of other kinds: method, `other` where nobody knows it, and the first part of the
+    /// path, how many parts follow, and what came of the action before.
     pub(crate) fn route(&self) -> String {
         let Subject::Request(request) = &self.subject else {
             return "election".to_owned();
@@ -223,7 +228,10 @@ impl DecisionInput {
         let outcome = request.outcome.as_ref();
         let outcome = outcome.map_or_else(String::new, |outcome| format!(" → {}", outcome.name()));
         let first: String = first.chars().take(ROUTE_PART_MAX).collect();
-        format!("{} /{first}{rest}{outcome}", request.method)
+        let method = request.method.as_str();
+        let method = METHODS.iter().find(|known| **known == method);
+        let method = method.copied().unwrap_or("other");
+        format!("{method} /{first}{rest}{outcome}")
     }
 
     /// What the request that it is about is called.
@@ -398,6 +406,25 @@ pub(crate) fn path_key(target: &str) -> u64 {
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[test]
+    fn a_method_that_nobody_knows_is_no_route_of_its_own() {
+        for (method, route) in [("GET", "GET /stocks/*"), ("BREW", "other /stocks/*")] {
+            let method: Method = method.parse().unwrap();
+            let request = RequestParts {
+                method: &method,
+                target: "/stocks/nvidia",
+                headers: &HeaderMap::new(),
+                connection: None,
+                body: None,
+                now_ms: 0,
+                id: None,
+            };
+            let ambient = Ambient { now_ms: 0, seed: 0 };
+            let input = DecisionInput::of_request(request, ambient, &[], None);
+            assert_eq!(input.route(), route);
+        }
+    }
 
     #[test]
     fn what_a_client_sent_is_in_no_text_whichever_way_it_was_written() {
