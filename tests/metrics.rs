@@ -286,6 +286,15 @@ fn what_services_export_is_what_the_document_says_and_counts_what_happens() {
     for text in &replicas {
         let saved = value(text, "bazaar_order_save_rows_sum ");
         assert!(saved.is_some_and(|rows| rows >= 5.0), "{saved:?}");
+        // Signs of life, which come all the time, are none: each append has a row at least.
+        for follower in 1..=3 {
+            let of = |name: &str| {
+                let sample = format!("bazaar_order_append_{name}{{follower=\"{follower}\"}} ");
+                value(text, &sample).unwrap_or_default()
+            };
+            let (appends, rows) = (of("seconds_count"), of("rows_total"));
+            assert!(appends <= rows, "{appends} of {rows} rows:\n{text}");
+        }
     }
 }
 
