@@ -57,7 +57,7 @@ pub struct Alarm {
 pub struct Seen<'a> {
     pub now: &'a Moment,
     /// What was counted lately.
-    pub minute: Option<Span<'a>>,
+    pub minute: Option<&'a Span<'a>>,
     pub policies: &'a AllPolicies,
     /// Gateways that were there before.
     pub gone: &'a [Gone],
@@ -365,7 +365,8 @@ impl Alarms {
             );
         }
         let saves = minute.histograms("bazaar_order_save_seconds", |added| {
-            Some(added.who.to_owned())
+            let is_replica = added.who.starts_with("replica ");
+            is_replica.then(|| added.who.to_owned())
         });
         for (who, save) in saves {
             let p99 = save.quantile(0.99, &SECONDS).filter(|p99| *p99 > 0.1);
@@ -403,7 +404,7 @@ impl Alarms {
             );
         }
         for added in minute.added("bazaar_session_events_total") {
-            if added.label(0) == "lost" && added.value > 3.0 {
+            if added.label(0) == "lost" && added.value > 3.0 && added.is_there {
                 self.warning(
                     "BazaarSessionLost",
                     format!(
@@ -523,9 +524,10 @@ mod tests {
             });
             let gone = case.get("gone").and_then(Value::as_array).into_iter();
             let gone: Vec<_> = gone.flatten().map(gone_of).collect();
+            let minute = history.over(60.0);
             let found = alarms(&Seen {
                 now: &now,
-                minute: history.over(60.0),
+                minute: minute.as_ref(),
                 policies: &policies,
                 gone: &gone,
             });

@@ -1,7 +1,7 @@
 //! What is shown, made of what was said: as the console's page makes it (`page/services.js`, `page/requests.js`).
 
 use super::alarms::{Alarm, Seen, Severity, alarms};
-use super::figures::{self, DECISIONS, History, Route, SECONDS, Span, Stage, Trades};
+use super::figures::{self, Added, DECISIONS, History, Route, SECONDS, Span, Stage, Trades};
 use super::moment::{
     AllPolicies, Catalog, Gateway, Gone, Moment, PolicyOf, Replica, Told, source_of_gateway,
 };
@@ -93,10 +93,10 @@ pub struct Decided {
 impl Board {
     pub fn new(now: Moment, history: &History, policies: &AllPolicies, gone: &[Gone]) -> Self {
         let minute = history.over(60.0);
-        let last = history.over(5.0).or(minute);
+        let last = history.over(5.0).or_else(|| minute.clone());
         let alarms = alarms(&Seen {
             now: &now,
-            minute,
+            minute: minute.as_ref(),
             policies,
             gone,
         });
@@ -291,9 +291,8 @@ fn gateway(gateway: &Gateway, now: &Moment, minute: Option<&Span<'_>>) -> Servic
         let failed = minute.sum("bazaar_requests_total", |added| {
             added.who == name && added.label(3) == "5xx"
         });
-        let all = minute.sum("bazaar_requests_total", |added| added.who == name);
+        let per_second = minute.rate("bazaar_requests_total", |added| added.who == name);
         let took = minute.histogram("bazaar_request_duration_seconds", |added| added.who == name);
-        let per_second = all / minute.seconds().unwrap_or(1.0);
         let p99 = known(took.quantile(0.99, &SECONDS), time);
         (
             failed,
@@ -385,10 +384,9 @@ fn catalog(catalog: &Catalog, now: &Moment, minute: Option<&Span<'_>>) -> Servic
     };
     let commits = minute.filter(|_| is_active).map(|minute| {
         let source = catalog.source();
-        let commits = minute.sum("bazaar_catalog_commits_total", |added| {
+        rate(minute.rate("bazaar_catalog_commits_total", |added| {
             added.who == source && added.label(0) == "committed"
-        });
-        rate(commits / minute.seconds().unwrap_or(1.0))
+        }))
     });
     let says = match (role, said) {
         ("silent", _) => "does not answer".to_owned(),
@@ -440,7 +438,7 @@ fn policy(gateway: &Gateway, told: PolicyOf, minute: Option<&Span<'_>>) -> Polic
         Told::Policies(policies) => (policies.active.as_ref(), policies.candidate.as_ref()),
         _ => (None, None),
     };
-    let decided = [active, candidate].map(|version| decided(&gateway.key, version?, minute?));
+    let decided = [active, candidate].map(|version| Some(decided(&gateway.key, version?, minute?)));
     PolicyShown {
         key: gateway.key.clone(),
         is_cut: report.is_some_and(|report| report.is_cut),
@@ -452,24 +450,30 @@ fn policy(gateway: &Gateway, told: PolicyOf, minute: Option<&Span<'_>>) -> Polic
     }
 }
 
-fn decided(key: &str, version: &Policy, minute: &Span<'_>) -> Option<Decided> {
+fn decided(key: &str, version: &Policy, minute: &Span<'_>) -> Decided {
     let source = source_of_gateway(key);
+    let is_of = |added: &Added<'_>, results: &[&str]| {
+        added.who == source
+            && added.label(0) == version.digest
+            && results.contains(&added.label(1))
+    };
     let of = |results: &[&str]| {
         minute.sum("bazaar_policy_decisions_total", |added| {
-            added.who == source
-                && added.label(0) == version.digest
-                && results.contains(&added.label(1))
+            is_of(added, results)
         })
     };
+    let decided = ["decided", "trapped", "overran", "invalid"];
     let took = minute.histogram("bazaar_policy_decision_seconds", |added| {
         added.who == source && added.label(0) == version.digest
     });
-    Some(Decided {
-        per_second: of(&["decided", "trapped", "overran", "invalid"]) / minute.seconds()?,
+    Decided {
+        per_second: minute.rate("bazaar_policy_decisions_total", |added| {
+            is_of(added, &decided)
+        }),
         failed: of(&["trapped", "overran", "invalid", "error"]),
         impure: of(&["impure"]),
         p99: took.quantile(0.99, &DECISIONS),
-    })
+    }
 }
 
 /// Who leads, at the head of all.

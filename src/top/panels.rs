@@ -579,7 +579,7 @@ fn route_row(route: &Route, seconds: Option<f64>, is_slowest: bool) -> [Cell; 8]
         false => Tone::Plain,
     };
     let how_often = match seconds {
-        Some(seconds) => rate(route.count / seconds),
+        Some(_) => rate(route.rate),
         None => count(route.count as u64),
     };
     [

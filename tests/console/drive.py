@@ -182,6 +182,11 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
             wish("trade")
         trades = page.locator('#routes [data-key="trade"] .number')
         expect(trades.first).not_to_have_text("0")
+        # What another gateway does counts from when it has first said how it is.
+        other = page.locator('#map [data-key^="gateway"]').nth(1)
+        expect(other).to_contain_text("ready")
+        wish("look up at the other gateway")
+        expect(other.locator("dd").first).not_to_have_text(re.compile("^[0–] /s$"), timeout=15_000)
         expect(page.locator("#routes .tag.slow")).to_have_count(1)
         expect(page.locator('#stages [data-key="append"] b')).to_contain_text(re.compile(r"[µm]?s$"))
         expect(page.locator("#ledger-table tbody tr")).to_have_count(4)

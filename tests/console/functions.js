@@ -79,9 +79,9 @@ async () => {
 
   // At a glance.
   const counted = (samples) => ({ newest: { sources: new Map([["gateway g", { bazaar_request_duration_seconds: samples }]]) } });
-  const { Span } = await import("/console/figures.js");
+  const { History, Span, routes } = await import("/console/figures.js");
   const buckets = (place) => Array.from({ length: 20 }, (_, at) => (at === place ? 100 : 0));
-  const minute = new Span(undefined, counted([[["trade", "none", "2xx"], 1, buckets(17)], [["stock", "hit", "2xx"], 1, buckets(3)]]).newest);
+  const minute = new Span([counted([[["trade", "none", "2xx"], 1, buckets(17)], [["stock", "hit", "2xx"], 1, buckets(3)]]).newest]);
   const answers = (more, policies = {}, over = minute) => glance({ now: moment(more), policies, minute: over }).map(({ state, words }) => `${state}: ${words}`);
   check("all is well", answers({}, {}, null), ["ok: None", "ok: Not known yet", "ok: None was"]);
   check("the slowest route", answers()[1], "warn: Trading: 5.0 s");
@@ -95,6 +95,19 @@ async () => {
   const [, , last] = glance({ now: moment({ gateways }), policies, minute });
   check("when, by whom, and where", [last.more, last.gateway], ["1 min ago · by the gateway itself · bad 2 → good 1 · at b", "b"]);
   check("by people", answers({ gateways }, { a: policies.a })[2], "ok: Without a reason");
+
+  // Who says for the first time how it is after the page was opened counts from then on, and who has left until then.
+  const history = new History();
+  const say = (seconds, said) => history.add(moment({ at_ms: 1e12 + 1000 * seconds, gateways: Object.entries(said).map(([key, requests]) => (
+    { key, report: requests === undefined ? null : { figures: { bazaar_requests_total: [[["d", "trade", "none", "2xx"], requests]] } } })) }));
+  say(0, { a: 100, left: 7, late: undefined });
+  say(10, { a: 110, left: 27, late: 1000 });
+  say(20, { a: 120, late: 1030 });
+  const span = history.over(60);
+  const [all] = routes(span);
+  check("requests of all", [all.count, all.rate], [20 + 20 + 30, 20 / 20 + 20 / 20 + 30 / 10]);
+  check("of the one that came late", routes(span, (who) => who === "gateway late").map(({ count, rate }) => [count, rate]), [[30, 3]]);
+  check("who is there", [...span.sources].map(([who, { isThere }]) => [who, isThere]), [["gateway a", true], ["gateway late", true], ["gateway left", false]]);
 
   // What is done says what was seen.
   const version = (digest) => ({ name: digest, version: "1", digest });

@@ -119,7 +119,7 @@ function traffic(minute, critical, warning) {
   const slow = (stage) => (took.get(stage)?.count >= 20 ? quantile(took.get(stage), 0.99) : 0);
   if (slow("store") > 0.1) warning("BazaarCommitsSlow", `One commit in a hundred takes longer than ${time(slow("store"))}`, "Look at the disk of the catalog, or its database.");
   if (slow("show") > 0.2) warning("BazaarCachesHoldTradesUp", `One trade in a hundred waits longer than ${time(slow("show"))} for a gateway to let go of what it has cached`, "Find the gateway that hangs.");
-  const saves = minute.histograms("bazaar_order_save_seconds", (_, who) => who);
+  const saves = minute.histograms("bazaar_order_save_seconds", (_, who) => who, (who) => who.startsWith("replica "));
   for (const [who, save] of saves) {
     const p99 = quantile(save, 0.99);
     if (save.count >= 20 && p99 > 0.1) warning("BazaarReplicaDiskSlow", `The disk of ${who} takes longer than ${time(p99)} for one group of rows in a hundred`, "Look at that disk's latency.");
@@ -133,7 +133,7 @@ function events(all, critical, warning) {
   const dropped = all.sum("bazaar_log_records_dropped_total");
   if (dropped > 0) warning("BazaarLogDropped", `${dropped} records of logs could not be written in the last minute`, "Look at who reads standard error, and its disk.");
   for (const [who, [event], lost] of all.added("bazaar_session_events_total")) {
-    if (event === "lost" && lost > 3) warning("BazaarSessionLost", `The ${who} keeps losing its session with the catalog`, "Its log says why.");
+    if (event === "lost" && lost > 3 && all.sources.get(who).isThere) warning("BazaarSessionLost", `The ${who} keeps losing its session with the catalog`, "Its log says why.");
   }
 }
 

@@ -47,7 +47,7 @@ export function showRoutes({ minute, start, last, history, span, of }) {
   const now = last ? routes(last, isOf) : [];
   for (const name of PLACES) history.point(`route ${of} ${name}`, last ? (now.find((route) => route.name === name)?.rate ?? 0) : undefined);
   // The same rows in the same places, from the first moment on.
-  const rows = PLACES.map((name) => known.find((route) => route.name === name) ?? { name, count: 0, failed: 0, refused: 0, lookups: 0 });
+  const rows = PLACES.map((name) => known.find((route) => route.name === name) ?? { name, count: 0, rate: 0, failed: 0, refused: 0, lookups: 0 });
   const slowest = Math.max(...rows.map(({ p99 }) => (Number.isFinite(p99) ? p99 : 0)));
   const bar = (p99) => (p99 ? Math.max(4, 100 * (Math.log10(Math.min(p99, 10) / 1e-5) / 6)) : 0);
   show($("routes"), h("table", { class: "routes" },
@@ -58,7 +58,7 @@ export function showRoutes({ minute, start, last, history, span, of }) {
       return h("tr", { "data-key": route.name, class: route.count ? "" : "idle", "data-state": route.failed > 0 ? "bad" : undefined },
         h("th", { scope: "row" }, NAMES[route.name] ?? route.name, isSlowest && h("span", { class: "tag slow" }, "slowest")),
         h("td", { class: "trend" }, spark(points, { width: 72, height: 20 })),
-        h("td", { class: "number" }, span === "minute" ? rate(over && route.count / over.seconds) : count(route.count)),
+        h("td", { class: "number" }, span === "minute" ? rate(over && route.rate) : count(route.count)),
         h("td", { class: "number wide" }, route.lookups ? share(route.hits / route.lookups) : "–"),
         h("td", { class: "number wide" }, count(route.refused)),
         h("td", { class: "number", "data-state": route.failed > 0 ? "bad" : undefined }, count(route.failed)),

@@ -34,8 +34,8 @@ function gatewayCard(gateway, { now, minute, policies, me }) {
   const who = `gateway ${key}`;
   const isOf = (one) => one === who;
   const took = minute?.histograms("bazaar_request_duration_seconds", () => "all", isOf).get("all");
-  const asked = minute ? minute.sum("bazaar_requests_total", isOf) / minute.seconds : undefined;
-  const failed = minute ? minute.sum("bazaar_requests_total", isOf, ([, , , status]) => status === "5xx") / minute.seconds : undefined;
+  const asked = minute?.rate("bazaar_requests_total", isOf);
+  const failed = minute?.sum("bazaar_requests_total", isOf, ([, , , status]) => status === "5xx");
   const active = policies[key]?.policy?.active;
   const state = gateway.isGone ? "off" : !report ? "warn" : report.why_not_ready ? "bad" : failed > 0 ? "warn" : "ok";
   const away = now.gateways_left_out ? "not among those that the catalog lists" : "no session any more";
@@ -84,7 +84,7 @@ function catalogCard(catalog, { now, minute }) {
   const isOf = (who) => who === `catalog ${catalog.url}`;
   const role = catalog.role === "active" && !now.catalog.reachable ? "silent" : catalog.role;
   const state = isActive && catalog.said?.ready !== false ? "ok" : catalog.role === "standby" ? "ok" : "bad";
-  const commits = minute && isActive ? minute.sum("bazaar_catalog_commits_total", isOf, ([result]) => result === "committed") / minute.seconds : undefined;
+  const commits = minute && isActive ? minute.rate("bazaar_catalog_commits_total", isOf, ([result]) => result === "committed") : undefined;
   const says = role === "silent" ? "does not answer" : catalog.said && !catalog.said.ready ? catalog.said.says : isActive ? "commits, and keeps the journal" : "stands by, to take over";
   const facts = isActive ? [
     fact("commits", `${rate(commits)} /s`),
