@@ -288,10 +288,13 @@ fn gateway(gateway: &Gateway, now: &Moment, minute: Option<&Span<'_>>) -> Servic
         };
     };
     let asked = minute.map(|minute| {
-        let failed = minute.sum("bazaar_requests_total", |added| {
-            added.who == name && added.label(3) == "5xx"
-        });
-        let per_second = minute.rate("bazaar_requests_total", |added| added.who == name);
+        let answered = figures::answered(minute);
+        let own = answered.iter().filter(|added| added.who == name);
+        let per_second: f64 = own.clone().map(Added::per_second).sum();
+        let failed: f64 = own
+            .filter(|added| added.label(2) == "5xx")
+            .map(|added| added.value)
+            .sum();
         let took = minute.histogram("bazaar_request_duration_seconds", |added| added.who == name);
         let p99 = known(took.quantile(0.99, &SECONDS), time);
         (

@@ -275,8 +275,8 @@ impl Added<'_> {
         label(self.labels, place)
     }
 
-    /// How much that is a second; 0 where it is since its process began.
-    fn per_second(&self) -> f64 {
+    /// How much of it there was a second; 0 where it is since its process began.
+    pub fn per_second(&self) -> f64 {
         match self.seconds > 0.0 {
             true => self.value / self.seconds,
             false => 0.0,
@@ -426,19 +426,36 @@ pub struct Route {
     pub p99: Option<f64>,
 }
 
+/// Requests that were answered, by route, cache and class of their statuses. By their durations, since a version of the policy takes
+/// what it has counted along when it goes; what was refused has none.
+pub fn answered<'a>(span: &Span<'a>) -> Vec<Added<'a>> {
+    let timed = span.added("bazaar_request_duration_seconds").into_iter();
+    let timed = timed.map(|added| Added {
+        value: added.buckets.iter().sum::<u64>() as f64,
+        ..added
+    });
+    let refused = span.added("bazaar_requests_total").into_iter();
+    let refused = refused.filter(|added| added.label(1) == "refused");
+    let refused = refused.map(|added| Added {
+        labels: &added.labels[1..],
+        ..added
+    });
+    timed.chain(refused).collect()
+}
+
 /// Every route that was asked for.
 pub fn routes(span: &Span<'_>) -> Vec<Route> {
     let mut all: Vec<Route> = Vec::new();
-    for added in span.added("bazaar_requests_total") {
-        let known = route(&mut all, added.label(1));
+    for added in answered(span) {
+        let known = route(&mut all, added.label(0));
         known.count += added.value;
         known.rate += added.per_second();
-        match added.label(3) {
+        match added.label(2) {
             "5xx" => known.failed += added.value,
             "4xx" => known.refused += added.value,
             _ => {}
         }
-        match added.label(2) {
+        match added.label(1) {
             "hit" => {
                 (known.hits, known.lookups) =
                     (known.hits + added.value, known.lookups + added.value)

@@ -43,10 +43,11 @@ async () => {
   const names = (more, policies) => alarms({ now: moment(more), policies }).map(({ name }) => name);
   const counted = (family, samples, at) => ({ ...moment(), at_ms: at, gateways: [{ key: "g", report: { figures: { [family]: samples } } }] });
   const history = new History();
-  history.add(counted("bazaar_requests_total", [[["d", "trade", "none", "2xx"], 100], [["d", "trade", "none", "5xx"], 0]], 1000));
-  history.add(counted("bazaar_requests_total", [[["d", "trade", "none", "2xx"], 150], [["d", "trade", "none", "5xx"], 50]], 31000));
+  const took = (status, many) => [["trade", "none", status], many, [many, ...Array(19).fill(0)]];
+  history.add(counted("bazaar_request_duration_seconds", [took("2xx", 100), took("5xx", 0)], 1000));
+  history.add(counted("bazaar_request_duration_seconds", [took("2xx", 150), took("5xx", 50)], 31000));
   const failing = alarms({ now: moment(), minute: history.over(60) });
-  history.add(counted("bazaar_requests_total", [[["d", "trade", "none", "2xx"], 7]], 32000));
+  history.add(counted("bazaar_request_duration_seconds", [took("2xx", 7)], 32000));
   return {
     well: names(),
     silent: names({ catalog: { reachable: false, in_sync: [] } }),
@@ -61,7 +62,7 @@ async () => {
     takenOut: names({}, { g: { policy: { active: { name: "p" }, changes: [{ what: "rollback", at_ms: 1e12 - 5000, why: "it failed" }] } } }),
     byPeople: names({}, { g: { policy: { active: { name: "p" }, changes: [{ what: "rollback", at_ms: 1e12 - 5000, why: "no", known_by: "token" }] } } }),
     failing: failing.map(({ name }) => name),
-    restarted: history.over(1).sum("bazaar_requests_total"),
+    restarted: history.over(1).sum("bazaar_request_duration_seconds"),
     median: quantile({ count: 4, buckets: [0, 2, 2, ...Array(17).fill(0)] }, 0.5),
     beyond: quantile({ count: 1, buckets: [...Array(19).fill(0), 1] }, 0.5) === Infinity,
     bounds: [SECONDS[0], SECONDS[18]],
@@ -92,7 +93,14 @@ EXPECTED = {
 LAGGING, SLOW, TAKEN_BACK = (f'#glance [data-key="{key}"]' for key in ("lagging", "slow", "taken-back"))
 
 
+# So many trades are made at a wish.
+TRADES = 20
+
+wishes: list[str] = []
+
+
 def wish(what: str) -> str:
+    wishes.append(what)
     print(what, flush=True)
     return sys.stdin.readline().strip()
 
@@ -320,6 +328,11 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
             assert wide <= 0, f"the page is {wide} pixels wider than the phone"
             phone.shift()
             phone.context.close()
+
+        # All trades since the start are there, whichever versions decided about them, of which some are gone.
+        page.get_by_text("Since start", exact=True).click()
+        expect(trades.first).to_have_text(str(TRADES * wishes.count("trade")))
+        page.get_by_text("Last minute", exact=True).click()
 
         # The leader is killed: the map changes, and the alarms say so.
         killed = wish("kill the leader")

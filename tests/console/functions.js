@@ -99,7 +99,7 @@ async () => {
   // Who says for the first time how it is after the page was opened counts from then on, and who has left until then.
   const history = new History();
   const say = (seconds, said) => history.add(moment({ at_ms: 1e12 + 1000 * seconds, gateways: Object.entries(said).map(([key, requests]) => (
-    { key, report: requests === undefined ? null : { figures: { bazaar_requests_total: [[["d", "trade", "none", "2xx"], requests]] } } })) }));
+    { key, report: requests === undefined ? null : { figures: { bazaar_request_duration_seconds: [[["trade", "none", "2xx"], 1, [requests]]] } } })) }));
   say(0, { a: 100, left: 7, late: undefined });
   say(10, { a: 110, left: 27, late: 1000 });
   say(20, { a: 120, late: 1030 });

@@ -152,6 +152,17 @@ export function quantile(histogram, part, bounds = SECONDS) {
   return Infinity;
 }
 
+// Requests that were answered: `[who, [route, cache, status], how many]`. By their durations, since a version of the policy takes
+// what it has counted along when it goes; what was refused has none.
+export function* answered(span, isOf) {
+  for (const [who, labels, , buckets = []] of span.added("bazaar_request_duration_seconds", isOf)) {
+    yield [who, labels, buckets.reduce((sum, one) => sum + one, 0)];
+  }
+  for (const [who, [, ...labels], many] of span.added("bazaar_requests_total", isOf)) {
+    if (labels[0] === "refused") yield [who, labels, many];
+  }
+}
+
 const LOOKUPS = ["hit", "miss", "stale", "bypass"];
 
 // What the table of routes shows: each route that was asked for.
@@ -162,7 +173,7 @@ export function routes(span, isOf = () => true) {
     if (!all.has(name)) all.set(name, { name, count: 0, rate: span.seconds ? 0 : undefined, failed: 0, refused: 0, hits: 0, lookups: 0, buckets: undefined });
     return all.get(name);
   };
-  for (const [who, [, name, cache, status], added] of span.added("bazaar_requests_total", isGateway)) {
+  for (const [who, [name, cache, status], added] of answered(span, isGateway)) {
     const known = route(name);
     known.count += added;
     if (span.seconds) known.rate += added / span.sources.get(who).seconds;

@@ -1,7 +1,7 @@
 // The map of services, and the ledgers.
 
 import { $, count, g, h, rate, short, show, span as long, time } from "./dom.js";
-import { gauge, quantile, trades } from "./figures.js";
+import { answered, gauge, quantile, trades } from "./figures.js";
 
 const fact = (name, value, state) => h("div", { class: "fact", "data-state": state }, h("dt", {}, name), h("dd", {}, value));
 
@@ -34,10 +34,11 @@ function gatewayCard(gateway, { now, minute, policies, me }) {
   const who = `gateway ${key}`;
   const isOf = (one) => one === who;
   const took = minute?.histograms("bazaar_request_duration_seconds", () => "all", isOf).get("all");
-  const asked = minute?.rate("bazaar_requests_total", isOf);
-  const failed = minute?.sum("bazaar_requests_total", isOf, ([, , , status]) => status === "5xx");
+  const requests = minute && [...answered(minute, isOf)];
+  const asked = requests?.reduce((sum, [, , many]) => sum + many / minute.sources.get(who).seconds, 0);
+  const failed = requests?.some(([, [, , status], many]) => status === "5xx" && many > 0);
   const active = policies[key]?.policy?.active;
-  const state = gateway.isGone ? "off" : !report ? "warn" : report.why_not_ready ? "bad" : failed > 0 ? "warn" : "ok";
+  const state = gateway.isGone ? "off" : !report ? "warn" : report.why_not_ready ? "bad" : failed ? "warn" : "ok";
   const away = now.gateways_left_out ? "not among those that the catalog lists" : "no session any more";
   const says = gateway.isGone ? `${away}, for ${long(gateway.seconds)}` : !report ? "has not said yet how it is" : report.why_not_ready ?? "ready";
   return card({
