@@ -5,7 +5,7 @@
 
 use super::figures::{self, Figures, SECONDS, Span, routes, trades};
 use super::moment::{AllPolicies, Catalog, Gone, Moment, Replica, Told, is_by_itself};
-use super::text::{ago, share, span as long, time};
+use super::text::{ago, lately, share, span as long, time};
 use crate::admin::Policies;
 
 const DAY: f64 = 86_400.0;
@@ -385,13 +385,14 @@ impl Alarms {
 
     /// Of what is rare.
     fn of_events(&mut self, minute: &Span<'_>) {
+        let lately = lately(minute.seconds());
         let failed = minute.sum("bazaar_catalog_commits_total", |added| {
             added.label(0) == "failed"
         });
         if failed > 0.0 {
             self.critical(
                 "BazaarCommitsFail",
-                format!("The catalog's database refused {failed} commits in the last minute"),
+                format!("The catalog's database refused {failed} commits in {lately}"),
                 "Its disk is full or fails; the catalog's log has its words.",
             );
         }
@@ -399,7 +400,7 @@ impl Alarms {
         if dropped > 0.0 {
             self.warning(
                 "BazaarLogDropped",
-                format!("{dropped} records of logs could not be written in the last minute"),
+                format!("{dropped} records of logs could not be written in {lately}"),
                 "Look at who reads standard error, and its disk.",
             );
         }

@@ -11,7 +11,7 @@ use super::model::{Look, Panel, Period, Sort};
 use super::moment::{Moment, Told, is_by_itself};
 use super::table::{Cell, Column, Fit, Palette, Tone, mark, table};
 use super::text::{
-    UNKNOWN, ago, count, counted, known, rate, share, short, span as long, time, wrapped,
+    UNKNOWN, ago, count, counted, known, lately, rate, share, short, span as long, time, wrapped,
 };
 use crate::admin::{Change, Incident, Policies, Policy};
 
@@ -54,12 +54,7 @@ fn traffic(board: &Board, look: &Look) -> (Option<Traffic>, String) {
         Period::SinceStart => (Some(board.since_start.clone()), "since start".to_owned()),
         Period::Minute => {
             let seconds = board.minute.as_ref().and_then(|minute| minute.seconds);
-            let over = match seconds {
-                None => "the last minute".to_owned(),
-                Some(seconds) if seconds > 55.0 => "the last minute".to_owned(),
-                Some(seconds) => format!("the last {seconds:.0} s"),
-            };
-            (board.minute.clone(), over)
+            (board.minute.clone(), lately(seconds))
         }
     }
 }

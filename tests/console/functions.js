@@ -17,6 +17,7 @@ async () => {
     [0.00996, "10 ms"], [0.25, "250 ms"], [0.9996, "1.0 s"], [9.9, "9.9 s"], [9.97, "10 s"], [59.7, "1 min"], [Infinity, "> 10 s"]]);
   table(dom, "span", [[0.4, "0 s"], [59.9, "59 s"], [60, "1 min"], [3599, "59 min"], [7200, "2 h"], [172_799, "47 h"], [172_800, "2 days"]]);
   table(dom, "ago", [[-5, "just now"], [1.9, "just now"], [2, "2 s ago"], [61, "1 min ago"]]);
+  table(dom, "lately", [[undefined, "the last minute"], [60, "the last minute"], [55.1, "the last minute"], [55, "the last 55 s"], [1.02, "the last 1 s"]]);
   table(dom, "short", [["0123456789abcdef", "0123456789ab"], ["", "–"], [undefined, "–"]]);
 
   // Text is only ever text, and what people have opened stays so.

@@ -1,6 +1,6 @@
 // The policy of a gateway: what decides, what is on trial and how that goes, what failed, and how it came about.
 
-import { $, ago, count, g, h, rate, share, short, show, span as long, time } from "./dom.js";
+import { $, ago, count, g, h, lately, rate, share, short, show, span as long, time } from "./dom.js";
 import { DECISIONS, quantile } from "./figures.js";
 import { isByItself } from "./alarms.js";
 
@@ -33,7 +33,7 @@ function counted(view, version) {
   const item = (name, value, state) => h("div", { "data-state": state }, h("dt", {}, name), h("dd", {}, value));
   return h("dl", { class: "became" },
     item("decisions a second", rate(decisions)),
-    item("failed, last minute", count(failed), failed > 0 ? "bad" : undefined),
+    item(`failed in ${lately(view.minute?.seconds)}`, count(failed), failed > 0 ? "bad" : undefined),
     item("p99 of a decision", time(p99)),
     impure > 0 && item("came out differently", count(impure), "warn"));
 }
