@@ -5,8 +5,11 @@ use super::figures::{self, Added, DECISIONS, History, Route, SECONDS, Span, Stag
 use super::moment::{
     AllPolicies, Catalog, Gateway, Gone, Moment, PolicyOf, Replica, Told, source_of_gateway,
 };
-use super::text::{UNKNOWN, count, counted, known, rate, share, short, span as long, time};
+use super::text::{UNKNOWN, ago, count, counted, known, rate, share, short, span as long, time};
 use crate::admin::Policy;
+
+/// From which age on a gateway's word is said to be old: it says every second how it is.
+const LATE_MS: u64 = 3000;
 
 /// How a thing does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -302,15 +305,20 @@ fn gateway(gateway: &Gateway, now: &Moment, minute: Option<&Span<'_>>) -> Servic
             format!("{} requests/s, p99 {p99}", rate(per_second)),
         )
     });
+    let late = gateway.age_ms > LATE_MS;
+    let late = late.then(|| format!("last heard {}", ago(gateway.age_ms as f64 / 1000.0)));
     let state = match (&report.why_not_ready, &asked) {
         (Some(_), _) => State::Bad,
         (None, Some((failed, _))) if *failed > 0.0 => State::Warning,
+        (None, _) if late.is_some() => State::Warning,
         (None, _) => State::Well,
     };
-    let says = match (&report.why_not_ready, asked) {
-        (Some(why), _) => why.clone(),
-        (None, Some((_, asked))) => format!("ready, {asked}"),
-        (None, None) => "ready".to_owned(),
+    let says = match (&report.why_not_ready, asked, late) {
+        (Some(why), _, None) => why.clone(),
+        (Some(why), _, Some(late)) => format!("{why}, {late}"),
+        (None, _, Some(late)) => late,
+        (None, Some((_, asked)), None) => format!("ready, {asked}"),
+        (None, None, None) => "ready".to_owned(),
     };
     let lease = report.lease.as_ref();
     let lease = lease.map(|lease| format!("of {}", time(lease.length_ms as f64 / 1000.0)));

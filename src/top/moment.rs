@@ -94,6 +94,8 @@ pub struct Gateway {
     /// It is the one that is asked.
     pub own: bool,
     pub release: String,
+    /// How old its report is.
+    pub age_ms: u64,
     #[serde(deserialize_with = "where_in_form")]
     pub report: Option<Report>,
 }

@@ -1,7 +1,7 @@
 async () => {
   // The page's own functions, where the page is: returns what is not as it should be.
-  const [{ alarms, routeWords }, dom, { wellFormed }, { Seen }, { glance }, { action, intervals }] = await Promise.all(
-    ["alarms", "dom", "figures", "seen", "glance", "policy"].map((name) => import(`/console/${name}.js`)));
+  const [{ alarms, routeWords }, dom, { wellFormed }, { Seen }, { glance }, { action, intervals }, { gatewayCard }] = await Promise.all(
+    ["alarms", "dom", "figures", "seen", "glance", "policy", "services"].map((name) => import(`/console/${name}.js`)));
   const wrong = [];
   const check = (what, got, wanted) => {
     const [is, should] = [JSON.stringify(got), JSON.stringify(wanted)];
@@ -77,6 +77,15 @@ async () => {
   check("what is kept", seen.all.size, 10);
   check("nobody knows", seen.look({ at: 200, gateways: [there("own")], areKnown: false }), []);
   check("for long", seen.look({ at: 900, gateways: [there("own")], areKnown: true }), []);
+
+  // How old another gateway's word is.
+  const card = (age_ms, why_not_ready = null) => {
+    const { dataset, childNodes: [, says] } = gatewayCard({ key: "g", age_ms, release: "1", report: { why_not_ready, figures: {} } }, { now: moment(), policies: {}, me: {} });
+    return `${dataset.state}: ${says.textContent}`;
+  };
+  check("heard a moment ago", card(1900), "ok: ready");
+  check("heard long ago", card(12_000), "warn: last heard 12 s ago");
+  check("not ready, long ago", card(12_000, "no session"), "bad: no session, last heard 12 s ago");
 
   // At a glance.
   const counted = (samples) => ({ newest: { sources: new Map([["gateway g", { bazaar_request_duration_seconds: samples }]]) } });

@@ -276,6 +276,23 @@ fn what_is_not_up_to_date_says_how_old_it_is() {
 }
 
 #[test]
+fn a_gateway_that_was_heard_long_ago_is_said_to_be() {
+    let at = Instant::now();
+    let mut model = busy(at, "");
+    let mut now = moment(1_000_000_001_000, 300);
+    let mut other = now["gateways"][0].clone();
+    other["key"] = json!("other at host");
+    other["own"] = json!(false);
+    other["age_ms"] = json!(12_000);
+    now["gateways"].as_array_mut().unwrap().push(other);
+    model.take(News::Moment(parsed(now)), at);
+    has(
+        &screen(&model, at, (200, 60)),
+        &["last heard 12 s ago", "ready, "],
+    );
+}
+
+#[test]
 fn help_takes_the_place_of_panels() {
     let at = Instant::now();
     let mut model = busy(at, "");
