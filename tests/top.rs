@@ -281,6 +281,24 @@ fn the_console_says_the_same_alarms() {
     }
 }
 
+/// What an operator did is called by words in both.
+#[test]
+fn both_have_words_for_each_change_of_a_policy() {
+    let read = |path: &str| fs::read_to_string(format!("{PROJECT}/{path}")).unwrap();
+    let page = read("frontend-host/src/admin/page/policy.js");
+    let (_, words) = page.split_once("const WORDS = {").unwrap();
+    let (words, _) = words.split_once("};").unwrap();
+    let changes = words.split(", ").flat_map(|part| part.split(",\n"));
+    let changes = changes.filter_map(|entry| entry.split_once(": \""));
+    let changes: Vec<_> = changes.map(|(name, _)| name.trim()).collect();
+    assert!(changes.len() > 15, "{changes:?}");
+    let panels = read("src/top/panels.rs");
+    for change in changes {
+        let name = change.trim_matches('"');
+        assert!(panels.contains(&format!("\"{name}\" =>")), "{name}");
+    }
+}
+
 #[test]
 fn both_know_the_same_alarms_and_each_is_in_the_table() {
     let named = |path: &str| -> BTreeSet<String> {

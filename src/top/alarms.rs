@@ -10,6 +10,9 @@ use crate::admin::Policies;
 
 const DAY: f64 = 86_400.0;
 
+/// Alarms of one process: what one says of itself hides nobody else's.
+const EACH_MAX: usize = 6;
+
 /// The part of what there may be from which on it is said.
 const PART_MAX: f64 = 0.8;
 
@@ -75,9 +78,13 @@ pub fn alarms(seen: &Seen<'_>) -> Vec<Alarm> {
     found.of_services(now);
     for gateway in *gone {
         let (key, seconds) = (&gateway.key, long(gateway.seconds));
+        let away = match now.gateways_left_out {
+            0 => "has had no session with the catalog for",
+            _ => "is not among those that the catalog lists, of more than it lists, for",
+        };
         found.warning(
             "BazaarDown",
-            format!("Gateway {key} has had no session with the catalog for {seconds}"),
+            format!("Gateway {key} {away} {seconds}"),
             "It was stopped, or it is cut off.",
         );
     }
@@ -251,6 +258,13 @@ impl Alarms {
     }
 
     fn of_process(&mut self, who: &str, figures: &Figures, now: &Moment) {
+        let before = self.0.len();
+        self.of_certificates(who, figures, now);
+        self.of_limits(who, figures);
+        self.0.truncate(before + EACH_MAX);
+    }
+
+    fn of_certificates(&mut self, who: &str, figures: &Figures, now: &Moment) {
         for (which, at) in figures.by_label("bazaar_certificate_expiry_timestamp_seconds") {
             let left = at - now.at();
             if left < 0.0 {
@@ -269,6 +283,9 @@ impl Alarms {
                 );
             }
         }
+    }
+
+    fn of_limits(&mut self, who: &str, figures: &Figures) {
         for (what, held) in figures.by_label("bazaar_held_bytes") {
             let mut most = figures.by_label("bazaar_held_bytes_max");
             let most = most.find(|(of, _)| *of == what).map(|(_, most)| most);

@@ -11,6 +11,9 @@ use crate::admin::Policy;
 /// From which age on a gateway's word is said to be old: it says every second how it is.
 const LATE_MS: u64 = 3000;
 
+/// The same of its policy, in seconds.
+const STALE_SECONDS: f64 = 3.0;
+
 /// How a thing does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -27,6 +30,8 @@ pub struct Board {
     pub alarms: Vec<Alarm>,
     pub tiles: Vec<Tile>,
     pub services: Vec<Service>,
+    /// Gateways that are not among these, in words.
+    pub others: Vec<String>,
     /// Of the last minute; none before there are two moments.
     pub minute: Option<Traffic>,
     pub since_start: Traffic,
@@ -77,6 +82,8 @@ pub struct PolicyShown {
     pub key: String,
     pub told: PolicyOf,
     pub is_cut: bool,
+    /// How old that is, in seconds, where it is not of just now.
+    pub age: Option<f64>,
     /// For how long the active version has been that, in seconds.
     pub active: Option<f64>,
     /// Of the active version and the candidate, in the last minute.
@@ -94,7 +101,13 @@ pub struct Decided {
 }
 
 impl Board {
-    pub fn new(now: Moment, history: &History, policies: &AllPolicies, gone: &[Gone]) -> Self {
+    /// Of a moment and what was before it; `passed` more gateways than these are gone.
+    pub fn new(
+        now: Moment,
+        history: &History,
+        policies: &AllPolicies,
+        (gone, passed): (&[Gone], u64),
+    ) -> Self {
         let minute = history.over(60.0);
         let last = history.over(5.0).or_else(|| minute.clone());
         let alarms = alarms(&Seen {
@@ -112,6 +125,7 @@ impl Board {
             alarms,
             tiles: tiles(&now, minute.as_ref(), last.as_ref()),
             services: services(&now, minute.as_ref(), gone),
+            others: others(&now, passed),
             minute: minute.as_ref().map(traffic),
             since_start: history
                 .since_start()
@@ -248,9 +262,13 @@ fn lag(replica: &Replica, now: &Moment) -> Option<Lag> {
 
 fn services(now: &Moment, minute: Option<&Span<'_>>, gone: &[Gone]) -> Vec<Service> {
     let gateways = now.gateways.iter().map(|it| gateway(it, now, minute));
+    let away = match now.gateways_left_out {
+        0 => "no session any more",
+        _ => "not among those that the catalog lists",
+    };
     let gone = gone.iter().map(|gone| Service {
         role: "gone".to_owned(),
-        says: format!("no session any more, for {}", long(gone.seconds)),
+        says: format!("{away}, for {}", long(gone.seconds)),
         release: Some(gone.release.clone()),
         ..unknown(State::Off, format!("gateway {}", gone.key))
     });
@@ -261,6 +279,21 @@ fn services(now: &Moment, minute: Option<&Span<'_>>, gone: &[Gone]) -> Vec<Servi
         .chain(replicas)
         .chain(catalogs)
         .collect()
+}
+
+fn others(now: &Moment, passed: u64) -> Vec<String> {
+    let left_out = now.gateways_left_out;
+    let mut words = Vec::new();
+    if left_out > 0 {
+        words.push(format!(
+            "{} more have a session, and no place here",
+            count(left_out)
+        ));
+    }
+    if passed > 0 {
+        words.push(format!("{} more came and went", count(passed)));
+    }
+    words
 }
 
 /// One of which nothing is known.
@@ -453,6 +486,10 @@ fn policy(gateway: &Gateway, told: PolicyOf, minute: Option<&Span<'_>>) -> Polic
     PolicyShown {
         key: gateway.key.clone(),
         is_cut: report.is_some_and(|report| report.is_cut),
+        age: report
+            .and_then(|report| report.policy_age_ms)
+            .map(|ms| ms / 1000.0)
+            .filter(|age| *age > STALE_SECONDS),
         active: report
             .and_then(|report| report.active_ms)
             .map(|ms| ms / 1000.0),

@@ -165,10 +165,10 @@ impl Writer {
             Column::new("release", 7, Fit::Left),
         ];
         let rows: Vec<_> = board.services.iter().map(service).collect();
-        Said {
-            title,
-            lines: table(&headings, &rows, self.columns, self.palette),
-        }
+        let mut lines = table(&headings, &rows, self.columns, self.palette);
+        let others = board.others.iter();
+        lines.extend(others.map(|words| self.line(format!("gateways: {words}"), Tone::Quiet)));
+        Said { title, lines }
     }
 
     // ---- requests ----
@@ -288,6 +288,13 @@ impl Writer {
         if let Some(closed) = &policies.closed {
             let text = format!("X nobody is served: {closed}");
             lines.extend(self.text(&text, 0, WHY_LINES_MAX, Tone::Of(State::Bad)));
+        }
+        if let Some(age) = shown.age {
+            let text = format!(
+                "What is shown here is {} old: whoever changes the policy waits for that gateway's disk.",
+                long(age)
+            );
+            lines.extend(self.text(&text, 0, WHY_LINES_MAX, Tone::Of(State::Warning)));
         }
         let [of_active, of_candidate] = &shown.decided;
         if let Some(active) = &policies.active {
@@ -623,6 +630,10 @@ fn what_was_done(what: &str) -> &str {
         "resume" => "rollout resumed",
         "skip" => "rollout: step skipped",
         "fallback" => "started with another version",
+        "record" => "recording of requests begun",
+        "recorded" => "recording ended",
+        "raise" => "protocol to be raised",
+        "not-raised" => "protocol not raised",
         what => what,
     }
 }

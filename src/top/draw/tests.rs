@@ -276,7 +276,7 @@ fn what_is_not_up_to_date_says_how_old_it_is() {
 }
 
 #[test]
-fn a_gateway_that_was_heard_long_ago_is_said_to_be() {
+fn what_is_old_and_who_is_not_shown_is_said() {
     let at = Instant::now();
     let mut model = busy(at, "");
     let mut now = moment(1_000_000_001_000, 300);
@@ -284,11 +284,18 @@ fn a_gateway_that_was_heard_long_ago_is_said_to_be() {
     other["key"] = json!("other at host");
     other["own"] = json!(false);
     other["age_ms"] = json!(12_000);
+    now["gateways"][0]["report"]["policy_age_ms"] = json!(7_000);
     now["gateways"].as_array_mut().unwrap().push(other);
+    now["gateways_left_out"] = json!(3);
     model.take(News::Moment(parsed(now)), at);
     has(
         &screen(&model, at, (200, 60)),
-        &["last heard 12 s ago", "ready, "],
+        &[
+            "last heard 12 s ago",
+            "ready, ",
+            "gateways: 3 more have a session, and no place here",
+            "What is shown here is 7 s old",
+        ],
     );
 }
 
