@@ -49,7 +49,7 @@ export function showRoutes({ minute, start, last, history, span, of }) {
   for (const name of PLACES) history.point(`route ${of} ${name}`, last ? (now.find((route) => route.name === name)?.rate ?? 0) : undefined);
   // The same rows in the same places, from the first moment on.
   const rows = PLACES.map((name) => known.find((route) => route.name === name) ?? { name, count: 0, rate: 0, failed: 0, refused: 0, lookups: 0 });
-  const slowest = Math.max(...rows.map(({ p99 }) => (Number.isFinite(p99) ? p99 : 0)));
+  const slowest = Math.max(...rows.map(({ p99 }) => p99 ?? 0));
   const bar = (p99) => (p99 ? Math.max(4, 100 * (Math.log10(Math.min(p99, 10) / 1e-5) / 6)) : 0);
   show($("routes"), h("table", { class: "routes" },
     h("thead", {}, h("tr", {}, [["Route"], ["", "trend"], [span === "minute" ? "per s" : "count", "number"], ["hits", "number wide"], ["4xx", "number wide"], ["5xx", "number"], ["p50", "number wide"], ["p90", "number wide"], ["p99", "number"], ["", "bar wide"]].map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
