@@ -105,6 +105,10 @@ def wish(what: str) -> str:
     return sys.stdin.readline().strip()
 
 
+# A phone where there is little network: less in a second than there is to say in it.
+SLOW = {"offline": False, "latency": 400, "downloadThroughput": 5_000, "uploadThroughput": 5_000}
+
+
 class Operator:
     """Somebody with a browser."""
 
@@ -314,6 +318,15 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         expect(page.locator(".timeline li").first).to_contain_text("to look at it first")
         page.locator("#policy").screenshot(path=screenshots / "rollout.png")
 
+        # Where the network is slow an event takes longer to come than a gateway may be silent. Meanwhile all else goes on.
+        far = Operator(browser, url, faults, viewport={"width": 390, "height": 844})
+        far.page.goto(url)
+        devtools = far.context.new_cdp_session(far.page)
+        devtools.send("Network.enable")
+        devtools.send("Network.emulateNetworkConditions", SLOW)
+        far.page.get_by_label("Token").fill(token)
+        far.page.get_by_role("button", name="Open the console").click()
+
         # A phone, in both.
         for scheme in ("light", "dark"):
             phone = Operator(browser, url, faults, viewport={"width": 390, "height": 844}, color_scheme=scheme, device_scale_factor=2)
@@ -328,6 +341,9 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
             assert wide <= 0, f"the page is {wide} pixels wider than the phone"
             phone.shift()
             phone.context.close()
+
+        expect(far.page.locator("#map .node")).not_to_have_count(0)
+        far.context.close()
 
         # All trades since the start are there, whichever versions decided about them, of which some are gone.
         page.get_by_text("Since start", exact=True).click()
