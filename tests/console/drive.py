@@ -145,6 +145,10 @@ def node(page: Page, key: str):
     return page.locator(f'#map [data-key="{key}"]')
 
 
+def fact(page: Page, key: str, name: str):
+    return node(page, key).locator(".fact", has=page.get_by_text(name, exact=True)).locator("dd")
+
+
 def find_at_a_glance(page: Page) -> None:
     """The three answers are on the first screen, whole, where nobody has scrolled."""
     expect(page.locator("#glance .answer")).to_have_count(3)
@@ -199,10 +203,26 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         expect(other).to_contain_text("ready")
         wish("look up at the other gateway")
         expect(other.locator("dd").first).not_to_have_text(re.compile("^[0–] /s$"), timeout=15_000)
+        stock = page.locator('#routes [data-key="stock"] .number')
+        page.locator("#of-gateway").select_option(index=2)
+        expect(trades.first).to_have_text("0")
+        expect(stock.first).not_to_have_text("0")
+        page.locator("#of-gateway").select_option(index=0)
+        expect(trades.first).not_to_have_text("0")
+        # Each trade takes a stock out of the cache that is looked up next, and another one stays in it.
+        for ratio in (stock.nth(1), page.locator('#tiles [data-key="hits"] .value')):
+            expect(ratio).to_have_text(re.compile(r"^[3-8]\d\.\d %$"))
+        for quantile in (4, 5, 6):
+            expect(stock.nth(quantile)).to_have_text(re.compile(r"\d [µm]?s$"))
+        expect(fact(page, f"replica {leader}", "epoch")).to_have_text(re.compile(r"^\d+$"))
+        expect(fact(page, f"replica {leader}", "lag")).to_have_text("0 rows")
+        expect(other).to_contain_text("held, of ")
         expect(page.locator("#routes .tag.slow")).to_have_count(1)
-        expect(page.locator('#stages [data-key="append"] b')).to_contain_text(re.compile(r"[µm]?s$"))
+        for stage in ("place", "lead", "commit", "queue", "store", "show", "append"):
+            expect(page.locator(f'#stages [data-key="{stage}"] b')).to_have_text(re.compile(r"\d [µm]?s$"))
         expect(page.locator("#ledger-table tbody tr")).to_have_count(4)
         expect(page.locator("#ledger-table tbody tr").first).to_contain_text("what counts")
+        expect(page.locator("#ledger-table .mark", has_text="the same as the journal")).to_have_count(3)
         wrong = page.evaluate(Path(__file__).with_name("functions.js").read_text())
         assert not wrong, "\n".join(wrong)
         expect(page.locator(LAGGING)).to_contain_text("None")
@@ -295,6 +315,13 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         expect(read.locator(".version h3", has_text=HOSTILE)).to_be_visible()
         expect(read.locator("[data-do]")).to_have_count(0)
         assert page.locator("[data-do]").count() > 0
+        # Of another gateway's policy it shows the same, and changes nothing.
+        tabs = page.locator("#policy-of .tab")
+        tabs.nth(1).click()
+        expect(page.locator("#policy-body")).to_contain_text("at that gateway's own console")
+        expect(page.locator("[data-do]")).to_have_count(0)
+        tabs.nth(0).click()
+        expect(page.locator("[data-do]")).not_to_have_count(0)
         for _ in range(2):
             wish("trade")
         read.screenshot(path=screenshots / "desktop-dark.png", full_page=True)

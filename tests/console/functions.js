@@ -89,7 +89,7 @@ async () => {
 
   // At a glance.
   const counted = (samples) => ({ newest: { sources: new Map([["gateway g", { bazaar_request_duration_seconds: samples }]]) } });
-  const { History, Span, routes } = await import("/console/figures.js");
+  const { History, Span, hitRatio, routes, stages, trades } = await import("/console/figures.js");
   const buckets = (place) => Array.from({ length: 20 }, (_, at) => (at === place ? 100 : 0));
   const minute = new Span([counted([[["trade", "none", "2xx"], 1, buckets(17)], [["stock", "hit", "2xx"], 1, buckets(3)]]).newest]);
   const answers = (more, policies = {}, over = minute) => glance({ now: moment(more), policies, minute: over }).map(({ state, words }) => `${state}: ${words}`);
@@ -105,6 +105,30 @@ async () => {
   const [, , last] = glance({ now: moment({ gateways }), policies, minute });
   check("when, by whom, and where", [last.more, last.gateway], ["1 min ago · by the gateway itself · bad 2 → good 1 · at b", "b"]);
   check("by people", answers({ gateways }, { a: policies.a })[2], "ok: Without a reason");
+
+  // What is shown of figures: of each route what was asked, what came of it, and how long it took.
+  const bucket = (place, many) => Array.from({ length: 20 }, (_, at) => (at === place ? many : 0));
+  const figures = (many) => ({
+    bazaar_request_duration_seconds: [[["stock", "hit", "2xx"], many, bucket(3, 9 * many)], [["stock", "miss", "4xx"], many, bucket(15, many)], [["trade", "none", "5xx"], many, bucket(15, many)]],
+    bazaar_requests_total: [[["d", "stock", "hit", "2xx"], 1], [["d", "refused", "none", "4xx"], many]],
+    bazaar_cache_lookups_total: [[["stock", "hit"], 9 * many], [["stock", "miss"], many]],
+    bazaar_trades_total: [[["traded"], 3 * many], [["refused"], 2 * many], [["unavailable"], many]],
+    bazaar_trade_stage_seconds: [[["place"], many, bucket(15, many)], [["append"], many, bucket(0, 2 * many)]],
+  });
+  const busy = new History();
+  for (const [at, many] of [[0, 10], [20, 30]]) busy.add(moment({ at_ms: 1e12 + 1000 * at, gateways: [{ key: "g", report: { figures: figures(many) } }] }));
+  const rows = (span) => routes(span).map(({ name, count, rate, hits, lookups, refused, failed, p50, p90, p99 }) => [name, count, rate, hits, lookups, refused, failed, ...[p50, p90, p99].map(dom.time)]);
+  check("routes lately", rows(busy.over(60)), [
+    ["stock", 200, 10, 180, 200, 20, 0, "78 µs", "100 µs", "950 ms"],
+    ["trade", 20, 1, 0, 0, 0, 20, "750 ms", "950 ms", "995 ms"],
+    ["refused", 20, 1, 0, 0, 20, 0, "–", "–", "–"],
+  ]);
+  check("routes since start", rows(busy.sinceStart()).map(([name, count]) => [name, count]), [["stock", 300], ["trade", 30], ["refused", 30]]);
+  check("routes of another gateway", routes(busy.over(60), (who) => who === "gateway other"), []);
+  check("the hit ratio", [hitRatio(busy.over(60)), hitRatio(minute)], [0.9, undefined]);
+  check("what became of trades", trades(busy.over(60)), { traded: 60, refused: 40, unavailable: 20 });
+  const told = stages(busy.over(60)).filter(({ count }) => count > 0).map(({ stage, count, p50, p99 }) => [stage, count, dom.time(p50), dom.time(p99)]);
+  check("stages", told, [["place", 20, "750 ms", "995 ms"], ["append", 40, "5 µs", "10 µs"]]);
 
   // Who says for the first time how it is after the page was opened counts from then on, and who has left until then.
   const history = new History();
