@@ -84,6 +84,15 @@ fn one_look_tells_who_leads_which_replica_is_down_which_route_is_slow_and_why_a_
         bazaar.admin("GET", "/policy", b"").json()["active"]["name"] == "default"
     });
 
+    let metrics = bazaar.admin("GET", "/metrics", b"").body;
+    for sample in [
+        "bazaar_policy_taken_out_total{change=\"rollback\"} 1",
+        "bazaar_policy_changes_total{change=\"rollback\"} 1",
+    ] {
+        let is_there = metrics.lines().any(|line| line == sample);
+        assert!(is_there, "no {sample} in {metrics}");
+    }
+
     let shown = look(&bazaar);
     let replica = |shown: &str, id: u32| line(shown, &format!("replica {id} ")).to_owned();
     for id in 1..=3 {
