@@ -241,10 +241,27 @@ function follow() {
     while ($("latest").children.length > LATEST_MAX) $("latest").lastChild.remove();
   });
   stream.addEventListener("error", () => {
+    const isRefused = stream.readyState === EventSource.CLOSED;
     live("lost", "Not live: reconnecting");
     leave(); // by itself it would ask for all that was missed
     returning = setTimeout(follow, 3000 + 4000 * Math.random());
+    if (isRefused) sayWhy();
   });
+}
+
+// Why there is no stream of events, which a stream does not say.
+async function sayWhy() {
+  const asking = new AbortController();
+  try {
+    const answer = await fetch("/events", { signal: asking.signal, cache: "no-store" });
+    if (answer.ok) return;
+    const { error } = await answer.json();
+    if (!events) live("lost", `Not live: ${error.message}`);
+  } catch {
+    // Then it is not known.
+  } finally {
+    asking.abort(); // where it is a stream by now
+  }
 }
 
 function leave() {
