@@ -4,8 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Bazaar, Options, Order, Server, SmallDisk, guest, in_own_network, lose_connections_to,
-    request, try_request, wait_until,
+    Bazaar, Options, Order, Server, SmallDisk, guest, in_own_network, lose_connections_to, request,
+    try_request, wait_until,
 };
 
 /// Orders until one is refused for want of room: what the write-ahead log has room for already
