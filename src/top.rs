@@ -7,6 +7,7 @@
 //! - [`figures`]: what was counted, over a time;
 //! - [`moment`]: what a gateway says of everybody;
 //! - [`alarms`]: what is wrong, in words;
+//! - [`seen`]: who was there and is gone;
 //! - [`board`]: what is shown, made of these;
 //! - [`stream`]: how it comes;
 //! - [`model`]: what is known, and how it is looked at;
@@ -18,6 +19,7 @@ mod text;
 mod figures;
 mod moment;
 mod alarms;
+mod seen;
 mod board;
 mod stream;
 mod model;

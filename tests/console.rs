@@ -98,6 +98,13 @@ fn carry_out(bazaar: &mut Bazaar, policies: &[impl AsRef<Path>; 3], wish: &str) 
             let name = "%3Cimg%20src=x%20onerror=alert(1)%3E";
             assert_eq!(bazaar.get(&format!("/stocks/{name}")).status, 200);
         }
+        "look up at the other gateway" => {
+            for _ in 0..20 {
+                let other = bazaar.gateway_address(1);
+                let found = request(other, "GET", "/stocks/nvidia", &[], b"");
+                assert_eq!(found.status, 200, "{}", found.body);
+            }
+        }
         "leader" => return bazaar.leader_known_by(TOKEN).to_string(),
         "kill the leader" => {
             let leader = bazaar.leader_known_by(TOKEN);

@@ -24,6 +24,7 @@ use crate::harness::{Bazaar, Options, Order, Server, request, skip, try_request,
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const DOCUMENT: &str = "docs/METRICS.md";
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
+const ALERTMANAGER: &str = "deploy/prometheus/alertmanager.yml";
 const DASHBOARD: &str = "deploy/grafana/bazaar.json";
 
 /// Set, it has the document written anew.
@@ -69,7 +70,7 @@ What begins with `bazaar_debug_` is for *debugging*: any release may change it.
 native histograms, gets them as native ones as well: of schema 3, each bucket 9 % wider than the one before, at most 216 for each series.
 What is up to 1 µs (60 ns of `bazaar_policy_decision_seconds`), and of rows 0, is in the bucket of zero; what is above 128 s (8 s; 67
 million rows) is in the last. A counter and a histogram begin at 0 with their process; a series with a label `policy` is there for as long
-as the gateway has the version.
+as the version is the active one, the one before it or on trial: one that is rolled back since it failed, or dropped, takes it along at once.
 
 **What it costs.** What is counted for each request is in atomics that each worker has for itself: no lock, no lookup of labels, and
 memory for the first answer of its kind alone. They are added up when somebody asks. A request takes some 65 ns of processor time for it, 48 of which are two looks at the
@@ -286,6 +287,15 @@ fn what_services_export_is_what_the_document_says_and_counts_what_happens() {
     for text in &replicas {
         let saved = value(text, "bazaar_order_save_rows_sum ");
         assert!(saved.is_some_and(|rows| rows >= 5.0), "{saved:?}");
+        // Signs of life, which come all the time, are none: each append has a row at least.
+        for follower in 1..=3 {
+            let of = |name: &str| {
+                let sample = format!("bazaar_order_append_{name}{{follower=\"{follower}\"}} ");
+                value(text, &sample).unwrap_or_default()
+            };
+            let (appends, rows) = (of("seconds_count"), of("rows_total"));
+            assert!(appends <= rows, "{appends} of {rows} rows:\n{text}");
+        }
     }
 }
 
@@ -350,7 +360,6 @@ fn alarms_go_off_when_they_should_and_not_otherwise() {
 /// One cause is one message: a rule that names an alarm which there is not would silence nothing.
 #[test]
 fn what_follows_from_an_alarm_is_silent_while_it_goes_off() {
-    const ALERTMANAGER: &str = "deploy/prometheus/alertmanager.yml";
     let args = ["check-config", ALERTMANAGER];
     if let Some((is_good, said)) = reader(("amtool", "prometheus-alertmanager"), &args, "") {
         assert!(is_good, "amtool: {said}");
@@ -367,6 +376,64 @@ fn what_follows_from_an_alarm_is_silent_while_it_goes_off() {
     for name in named {
         assert!(alarms.contains(&name), "there is no alarm {name}");
     }
+}
+
+#[test]
+fn an_alarm_silences_what_follows_from_it_and_nothing_else() {
+    let rules = read(ALERTMANAGER);
+    let (sources, targets) = (
+        values(&rules, "source_matchers"),
+        values(&rules, "target_matchers"),
+    );
+    let jobs = read("deploy/prometheus/prometheus.yml");
+    let jobs = values(&jobs, "job_name");
+    let [gateway, catalog, order] = jobs[..] else {
+        panic!("{jobs:?}");
+    };
+    let none = ("", "");
+    let job = |name| ("job", name);
+    let shown = |which| ("certificate", which);
+    for (alarm, label, other, is_silent) in [
+        ("NoActiveCatalog", none, "NotReady", true),
+        ("Down", job(order), "FollowerFails", true),
+        ("Down", job(gateway), "FollowerFails", false),
+        ("Down", job(catalog), "OneInSyncReplica", false),
+        ("CertificateExpired", shown("service"), "NotReady", true),
+        ("CertificateExpired", shown("clients"), "NotReady", false),
+        ("PolicyClosed", none, "PolicyFails", true),
+        ("PolicyTakenOut", none, "PolicyFails", false),
+    ] {
+        let [alarm, other] = [alarm, other].map(|name| format!("Bazaar{name}"));
+        let source = [("alertname", alarm.as_str()), label];
+        let target = [("alertname", other.as_str())];
+        let mut rules = sources.iter().zip(&targets);
+        let found = rules.any(|(of_source, of_target)| {
+            are_met(of_source, &source) && are_met(of_target, &target)
+        });
+        assert_eq!(found, is_silent, "{alarm} {label:?}, {other}");
+    }
+}
+
+/// Whether labels are as Alertmanager's matchers want them, of those forms of regular expressions that there are here.
+fn are_met(matchers: &str, labels: &[(&str, &str)]) -> bool {
+    let mut matchers = matchers.trim_matches(['[', ']']).split(", ");
+    matchers.all(|matcher| {
+        let (label, rest) = matcher.split_at(matcher.find(['=', '!']).unwrap());
+        let (operator, wanted) = rest.split_once('"').unwrap();
+        let wanted = wanted.trim_end_matches('"');
+        let found = labels.iter().find(|(name, _)| *name == label);
+        let found = found.map_or("", |(_, value)| value);
+        let is_like = |form: &str| {
+            let part = form.strip_prefix(".*").and_then(|it| it.strip_suffix(".*"));
+            part.map_or(found == form, |part| found.contains(part))
+        };
+        match operator {
+            "=" => found == wanted,
+            "!=" => found != wanted,
+            "=~" => wanted.split('|').any(is_like),
+            other => panic!("what is {other}?"),
+        }
+    })
 }
 
 /// Values of a key, however deep, in lines of YAML.

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Bazaar, Options, Order, Server, SmallDisk, guest, in_own_network, lose_connections_to,
+    Bazaar, Options, Order, Server, SmallDisk, guest, in_own_network, lose_connections_to, request,
     try_request, wait_until,
 };
 
@@ -19,6 +19,7 @@ fn with_small_disk(server: Server) -> Option<Bazaar> {
         Bazaar::start(Options {
             small_disks: vec![server],
             lease_ms: LEASE_MS,
+            monitored: true,
             ..Options::default()
         })
     })
@@ -38,6 +39,11 @@ fn a_catalog_whose_disk_is_full_refuses_trades_serves_reads_and_goes_on_when_it_
         .expect("the disk is full");
     assert_eq!(refused.error().0, 503);
     assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    let metrics = bazaar.metrics_address(Server::Catalog);
+    let metrics = request(metrics, "GET", "/metrics", &[], b"").body;
+    let failed = "bazaar_catalog_commits_total{result=\"failed\"} ";
+    let failed = metrics.lines().find_map(|line| line.strip_prefix(failed));
+    assert!(failed.is_some_and(|many| many != "0"), "{metrics}");
     let acknowledged = bazaar.acknowledged();
 
     // Reads go on, and tell of all that was acknowledged.

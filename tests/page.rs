@@ -3,11 +3,19 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use frontend_policy::DEFAULT_POLICY;
+
 use crate::harness::{Bazaar, Browser, Options, Order, example, run_ok};
 
 /// What would be more than text, were it not shown as that.
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
 const HOSTILE_ENCODED: &str = "%3Cimg%20src=x%20onerror=alert(1)%3E";
+
+/// The default policy of an earlier release, which has no page, and knows of no events.
+const WITHOUT_EVENTS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/policies/default-1.1.wasm"
+);
 
 /// Some that people know, first in the list, and many more than a page shows at a time.
 fn stocks() -> &'static str {
@@ -27,7 +35,7 @@ fn people_trade_and_see_what_others_do() {
     let Some(browser) = Browser::find() else {
         return;
     };
-    let bazaar = Bazaar::start(Options {
+    let mut bazaar = Bazaar::start(Options {
         stocks: Some(stocks()),
         ..Options::default()
     });
@@ -39,16 +47,26 @@ fn people_trade_and_see_what_others_do() {
     };
     operate(&["add", HOSTILE, "--price=1", "--quantity=100"]);
     let url = format!("http://{}/", bazaar.address());
+    let without_events = fs::read(WITHOUT_EVENTS).unwrap();
     browser.drive("page", &url, &[], |wish| {
         let arguments: Vec<&str> = serde_json::from_str(wish).unwrap();
-        operate(&arguments);
+        let push = |bazaar: &Bazaar, component: &[u8]| {
+            let pushed = bazaar.admin("PUT", "/policy", component);
+            assert_eq!(pushed.status, 200, "{}", pushed.body);
+        };
+        match arguments[..] {
+            ["another policy"] => push(&bazaar, &without_events),
+            ["this policy"] => push(&bazaar, DEFAULT_POLICY),
+            ["another gateway"] => bazaar.kill_and_restart_gateway(),
+            _ => operate(&arguments),
+        }
         "done".to_owned()
     });
-    // What is sent twice is placed once: four orders of the desktop's, one more, and two of the phone's.
+    // What is sent twice is placed once: four orders of the desktop's, one more, two of the phone's, and another one.
     let orders = bazaar.get("/orders").data();
     let shares = |order: &serde_json::Value| order["quantity"].as_u64();
     let shares: Vec<_> = orders.as_array().unwrap().iter().map(shares).collect();
-    assert_eq!(shares, [10, 5, 3, 1, 1, 4, 6].map(Some));
+    assert_eq!(shares, [10, 5, 3, 1, 1, 4, 6, 2].map(Some));
 }
 
 /// Of a request nothing but the name of a stock is in what is answered with content, and that in JSON alone. Else the page, or
@@ -154,12 +172,8 @@ fn the_page_comes_with_what_keeps_it_safe_and_is_asked_for_once() {
 /// The page is a policy's, like every answer.
 #[test]
 fn a_policy_has_another_page_or_none() {
-    let older = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/policies/default-1.1.wasm"
-    );
     let bazaar = Bazaar::start(Options {
-        policy: Some(older.into()),
+        policy: Some(WITHOUT_EVENTS.into()),
         ..Options::default()
     });
     for path in ["/", "/page.js", "/openapi.json", "/events"] {

@@ -84,6 +84,15 @@ fn one_look_tells_who_leads_which_replica_is_down_which_route_is_slow_and_why_a_
         bazaar.admin("GET", "/policy", b"").json()["active"]["name"] == "default"
     });
 
+    let metrics = bazaar.admin("GET", "/metrics", b"").body;
+    for sample in [
+        "bazaar_policy_taken_out_total{change=\"rollback\"} 1",
+        "bazaar_policy_changes_total{change=\"rollback\"} 1",
+    ] {
+        let is_there = metrics.lines().any(|line| line == sample);
+        assert!(is_there, "no {sample} in {metrics}");
+    }
+
     let shown = look(&bazaar);
     let replica = |shown: &str, id: u32| line(shown, &format!("replica {id} ")).to_owned();
     for id in 1..=3 {
@@ -278,6 +287,24 @@ fn the_console_says_the_same_alarms() {
     assert_eq!(found.len(), cases.len());
     for (found, case) in found.iter().zip(cases) {
         assert_eq!(found["alarms"], case["alarms"], "{}", case["name"]);
+    }
+}
+
+/// What an operator did is called by words in both.
+#[test]
+fn both_have_words_for_each_change_of_a_policy() {
+    let read = |path: &str| fs::read_to_string(format!("{PROJECT}/{path}")).unwrap();
+    let page = read("frontend-host/src/admin/page/policy.js");
+    let (_, words) = page.split_once("const WORDS = {").unwrap();
+    let (words, _) = words.split_once("};").unwrap();
+    let changes = words.split(", ").flat_map(|part| part.split(",\n"));
+    let changes = changes.filter_map(|entry| entry.split_once(": \""));
+    let changes: Vec<_> = changes.map(|(name, _)| name.trim()).collect();
+    assert!(changes.len() > 15, "{changes:?}");
+    let panels = read("src/top/panels.rs");
+    for change in changes {
+        let name = change.trim_matches('"');
+        assert!(panels.contains(&format!("\"{name}\" =>")), "{name}");
     }
 }
 

@@ -64,7 +64,7 @@ const APPEND_FAILURES: Metric = Metric::counter(
     "bazaar_order_append_failures",
     "calls",
     &[("follower", "number of a replica")],
-    "Rows sent to a follower that it did not take, or not in time",
+    "Calls to a follower that it did not take, or not in time: with rows, or as a sign of life",
 );
 const APPEND_ROWS: Metric = Metric::counter(
     "bazaar_order_append_rows",
@@ -198,16 +198,16 @@ impl Measured {
         }
     }
 
-    /// A follower was sent so many rows.
+    /// A follower was sent so many rows; none as a sign of life, or to tell it what is committed, which its disk has no part in.
     pub(crate) fn appended(&self, peer: ReplicaId, rows: usize, is_taken: bool, took: Duration) {
         let Some(follower) = self.followers.get(&peer) else {
             return;
         };
-        if is_taken {
-            follower.append.note(took);
-            follower.rows.fetch_add(rows as u64, Ordering::Relaxed);
-        } else {
+        if !is_taken {
             follower.failures.fetch_add(1, Ordering::Relaxed);
+        } else if rows > 0 {
+            follower.rows.fetch_add(rows as u64, Ordering::Relaxed);
+            follower.append.note(took);
         }
     }
 
@@ -310,6 +310,21 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn of_calls_to_a_follower_those_with_rows_alone_say_how_long_its_disk_takes() {
+        let [follower, unknown] = [2, 9].map(|id| ReplicaId::new(id).unwrap());
+        let measured = Measured::new([follower]);
+        measured.appended(follower, 0, true, MS);
+        measured.appended(follower, 3, true, 5 * MS);
+        measured.appended(follower, 0, false, MS);
+        measured.appended(follower, 1, false, MS);
+        measured.appended(unknown, 1, true, MS);
+        let counted = &measured.followers[&follower];
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        assert_eq!(counted.append.count().total(), 1);
+        assert_eq!((load(&counted.rows), load(&counted.failures)), (3, 2));
+    }
 
     #[test]
     fn a_ledger_lags_for_as_long_as_it_lacks_a_row_and_not_while_rows_keep_coming() {

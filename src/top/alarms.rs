@@ -5,10 +5,13 @@
 
 use super::figures::{self, Figures, SECONDS, Span, routes, trades};
 use super::moment::{AllPolicies, Catalog, Gone, Moment, Replica, Told, is_by_itself};
-use super::text::{ago, share, span as long, time};
+use super::text::{ago, lately, share, span as long, time};
 use crate::admin::Policies;
 
 const DAY: f64 = 86_400.0;
+
+/// Alarms of one process: what one says of itself hides nobody else's.
+const EACH_MAX: usize = 6;
 
 /// The part of what there may be from which on it is said.
 const PART_MAX: f64 = 0.8;
@@ -57,7 +60,7 @@ pub struct Alarm {
 pub struct Seen<'a> {
     pub now: &'a Moment,
     /// What was counted lately.
-    pub minute: Option<Span<'a>>,
+    pub minute: Option<&'a Span<'a>>,
     pub policies: &'a AllPolicies,
     /// Gateways that were there before.
     pub gone: &'a [Gone],
@@ -75,9 +78,13 @@ pub fn alarms(seen: &Seen<'_>) -> Vec<Alarm> {
     found.of_services(now);
     for gateway in *gone {
         let (key, seconds) = (&gateway.key, long(gateway.seconds));
+        let away = match now.gateways_left_out {
+            0 => "has had no session with the catalog for",
+            _ => "is not among those that the catalog lists, of more than it lists, for",
+        };
         found.warning(
             "BazaarDown",
-            format!("Gateway {key} has had no session with the catalog for {seconds}"),
+            format!("Gateway {key} {away} {seconds}"),
             "It was stopped, or it is cut off.",
         );
     }
@@ -251,6 +258,13 @@ impl Alarms {
     }
 
     fn of_process(&mut self, who: &str, figures: &Figures, now: &Moment) {
+        let before = self.0.len();
+        self.of_certificates(who, figures, now);
+        self.of_limits(who, figures);
+        self.0.truncate(before + EACH_MAX);
+    }
+
+    fn of_certificates(&mut self, who: &str, figures: &Figures, now: &Moment) {
         for (which, at) in figures.by_label("bazaar_certificate_expiry_timestamp_seconds") {
             let left = at - now.at();
             if left < 0.0 {
@@ -269,6 +283,9 @@ impl Alarms {
                 );
             }
         }
+    }
+
+    fn of_limits(&mut self, who: &str, figures: &Figures) {
         for (what, held) in figures.by_label("bazaar_held_bytes") {
             let mut most = figures.by_label("bazaar_held_bytes_max");
             let most = most.find(|(of, _)| *of == what).map(|(_, most)| most);
@@ -365,7 +382,8 @@ impl Alarms {
             );
         }
         let saves = minute.histograms("bazaar_order_save_seconds", |added| {
-            Some(added.who.to_owned())
+            let is_replica = added.who.starts_with("replica ");
+            is_replica.then(|| added.who.to_owned())
         });
         for (who, save) in saves {
             let p99 = save.quantile(0.99, &SECONDS).filter(|p99| *p99 > 0.1);
@@ -384,13 +402,14 @@ impl Alarms {
 
     /// Of what is rare.
     fn of_events(&mut self, minute: &Span<'_>) {
+        let lately = lately(minute.seconds());
         let failed = minute.sum("bazaar_catalog_commits_total", |added| {
             added.label(0) == "failed"
         });
         if failed > 0.0 {
             self.critical(
                 "BazaarCommitsFail",
-                format!("The catalog's database refused {failed} commits in the last minute"),
+                format!("The catalog's database refused {failed} commits in {lately}"),
                 "Its disk is full or fails; the catalog's log has its words.",
             );
         }
@@ -398,12 +417,12 @@ impl Alarms {
         if dropped > 0.0 {
             self.warning(
                 "BazaarLogDropped",
-                format!("{dropped} records of logs could not be written in the last minute"),
+                format!("{dropped} records of logs could not be written in {lately}"),
                 "Look at who reads standard error, and its disk.",
             );
         }
         for added in minute.added("bazaar_session_events_total") {
-            if added.label(0) == "lost" && added.value > 3.0 {
+            if added.label(0) == "lost" && added.value > 3.0 && added.is_there {
                 self.warning(
                     "BazaarSessionLost",
                     format!(
@@ -523,9 +542,10 @@ mod tests {
             });
             let gone = case.get("gone").and_then(Value::as_array).into_iter();
             let gone: Vec<_> = gone.flatten().map(gone_of).collect();
+            let minute = history.over(60.0);
             let found = alarms(&Seen {
                 now: &now,
-                minute: history.over(60.0),
+                minute: minute.as_ref(),
                 policies: &policies,
                 gone: &gone,
             });

@@ -1,12 +1,18 @@
 //! What is shown, made of what was said: as the console's page makes it (`page/services.js`, `page/requests.js`).
 
 use super::alarms::{Alarm, Seen, Severity, alarms};
-use super::figures::{self, DECISIONS, History, Route, SECONDS, Span, Stage, Trades};
+use super::figures::{self, Added, DECISIONS, History, Route, SECONDS, Span, Stage, Trades};
 use super::moment::{
     AllPolicies, Catalog, Gateway, Gone, Moment, PolicyOf, Replica, Told, source_of_gateway,
 };
-use super::text::{UNKNOWN, count, counted, known, rate, share, short, span as long, time};
+use super::text::{UNKNOWN, ago, count, counted, known, rate, share, short, span as long, time};
 use crate::admin::Policy;
+
+/// From which age on a gateway's word is said to be old: it says every second how it is.
+const LATE_MS: u64 = 3000;
+
+/// The same of its policy, in seconds.
+const STALE_SECONDS: f64 = 3.0;
 
 /// How a thing does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +30,8 @@ pub struct Board {
     pub alarms: Vec<Alarm>,
     pub tiles: Vec<Tile>,
     pub services: Vec<Service>,
+    /// Gateways that are not among these, in words.
+    pub others: Vec<String>,
     /// Of the last minute; none before there are two moments.
     pub minute: Option<Traffic>,
     pub since_start: Traffic,
@@ -74,6 +82,8 @@ pub struct PolicyShown {
     pub key: String,
     pub told: PolicyOf,
     pub is_cut: bool,
+    /// How old that is, in seconds, where it is not of just now.
+    pub age: Option<f64>,
     /// For how long the active version has been that, in seconds.
     pub active: Option<f64>,
     /// Of the active version and the candidate, in the last minute.
@@ -91,12 +101,18 @@ pub struct Decided {
 }
 
 impl Board {
-    pub fn new(now: Moment, history: &History, policies: &AllPolicies, gone: &[Gone]) -> Self {
+    /// Of a moment and what was before it; `passed` more gateways than these are gone.
+    pub fn new(
+        now: Moment,
+        history: &History,
+        policies: &AllPolicies,
+        (gone, passed): (&[Gone], u64),
+    ) -> Self {
         let minute = history.over(60.0);
-        let last = history.over(5.0).or(minute);
+        let last = history.over(5.0).or_else(|| minute.clone());
         let alarms = alarms(&Seen {
             now: &now,
-            minute,
+            minute: minute.as_ref(),
             policies,
             gone,
         });
@@ -109,6 +125,7 @@ impl Board {
             alarms,
             tiles: tiles(&now, minute.as_ref(), last.as_ref()),
             services: services(&now, minute.as_ref(), gone),
+            others: others(&now, passed),
             minute: minute.as_ref().map(traffic),
             since_start: history
                 .since_start()
@@ -245,9 +262,13 @@ fn lag(replica: &Replica, now: &Moment) -> Option<Lag> {
 
 fn services(now: &Moment, minute: Option<&Span<'_>>, gone: &[Gone]) -> Vec<Service> {
     let gateways = now.gateways.iter().map(|it| gateway(it, now, minute));
+    let away = match now.gateways_left_out {
+        0 => "no session any more",
+        _ => "not among those that the catalog lists",
+    };
     let gone = gone.iter().map(|gone| Service {
         role: "gone".to_owned(),
-        says: format!("no session any more, for {}", long(gone.seconds)),
+        says: format!("{away}, for {}", long(gone.seconds)),
         release: Some(gone.release.clone()),
         ..unknown(State::Off, format!("gateway {}", gone.key))
     });
@@ -258,6 +279,21 @@ fn services(now: &Moment, minute: Option<&Span<'_>>, gone: &[Gone]) -> Vec<Servi
         .chain(replicas)
         .chain(catalogs)
         .collect()
+}
+
+fn others(now: &Moment, passed: u64) -> Vec<String> {
+    let left_out = now.gateways_left_out;
+    let mut words = Vec::new();
+    if left_out > 0 {
+        words.push(format!(
+            "{} more have a session, and no place here",
+            count(left_out)
+        ));
+    }
+    if passed > 0 {
+        words.push(format!("{} more came and went", count(passed)));
+    }
+    words
 }
 
 /// One of which nothing is known.
@@ -288,27 +324,34 @@ fn gateway(gateway: &Gateway, now: &Moment, minute: Option<&Span<'_>>) -> Servic
         };
     };
     let asked = minute.map(|minute| {
-        let failed = minute.sum("bazaar_requests_total", |added| {
-            added.who == name && added.label(3) == "5xx"
-        });
-        let all = minute.sum("bazaar_requests_total", |added| added.who == name);
+        let answered = figures::answered(minute);
+        let own = answered.iter().filter(|added| added.who == name);
+        let per_second: f64 = own.clone().map(Added::per_second).sum();
+        let failed: f64 = own
+            .filter(|added| added.label(2) == "5xx")
+            .map(|added| added.value)
+            .sum();
         let took = minute.histogram("bazaar_request_duration_seconds", |added| added.who == name);
-        let per_second = all / minute.seconds().unwrap_or(1.0);
         let p99 = known(took.quantile(0.99, &SECONDS), time);
         (
             failed,
             format!("{} requests/s, p99 {p99}", rate(per_second)),
         )
     });
+    let late = gateway.age_ms > LATE_MS;
+    let late = late.then(|| format!("last heard {}", ago(gateway.age_ms as f64 / 1000.0)));
     let state = match (&report.why_not_ready, &asked) {
         (Some(_), _) => State::Bad,
         (None, Some((failed, _))) if *failed > 0.0 => State::Warning,
+        (None, _) if late.is_some() => State::Warning,
         (None, _) => State::Well,
     };
-    let says = match (&report.why_not_ready, asked) {
-        (Some(why), _) => why.clone(),
-        (None, Some((_, asked))) => format!("ready, {asked}"),
-        (None, None) => "ready".to_owned(),
+    let says = match (&report.why_not_ready, asked, late) {
+        (Some(why), _, None) => why.clone(),
+        (Some(why), _, Some(late)) => format!("{why}, {late}"),
+        (None, _, Some(late)) => late,
+        (None, Some((_, asked)), None) => format!("ready, {asked}"),
+        (None, None, None) => "ready".to_owned(),
     };
     let lease = report.lease.as_ref();
     let lease = lease.map(|lease| format!("of {}", time(lease.length_ms as f64 / 1000.0)));
@@ -385,10 +428,9 @@ fn catalog(catalog: &Catalog, now: &Moment, minute: Option<&Span<'_>>) -> Servic
     };
     let commits = minute.filter(|_| is_active).map(|minute| {
         let source = catalog.source();
-        let commits = minute.sum("bazaar_catalog_commits_total", |added| {
+        rate(minute.rate("bazaar_catalog_commits_total", |added| {
             added.who == source && added.label(0) == "committed"
-        });
-        rate(commits / minute.seconds().unwrap_or(1.0))
+        }))
     });
     let says = match (role, said) {
         ("silent", _) => "does not answer".to_owned(),
@@ -440,10 +482,14 @@ fn policy(gateway: &Gateway, told: PolicyOf, minute: Option<&Span<'_>>) -> Polic
         Told::Policies(policies) => (policies.active.as_ref(), policies.candidate.as_ref()),
         _ => (None, None),
     };
-    let decided = [active, candidate].map(|version| decided(&gateway.key, version?, minute?));
+    let decided = [active, candidate].map(|version| Some(decided(&gateway.key, version?, minute?)));
     PolicyShown {
         key: gateway.key.clone(),
         is_cut: report.is_some_and(|report| report.is_cut),
+        age: report
+            .and_then(|report| report.policy_age_ms)
+            .map(|ms| ms / 1000.0)
+            .filter(|age| *age > STALE_SECONDS),
         active: report
             .and_then(|report| report.active_ms)
             .map(|ms| ms / 1000.0),
@@ -452,24 +498,30 @@ fn policy(gateway: &Gateway, told: PolicyOf, minute: Option<&Span<'_>>) -> Polic
     }
 }
 
-fn decided(key: &str, version: &Policy, minute: &Span<'_>) -> Option<Decided> {
+fn decided(key: &str, version: &Policy, minute: &Span<'_>) -> Decided {
     let source = source_of_gateway(key);
+    let is_of = |added: &Added<'_>, results: &[&str]| {
+        added.who == source
+            && added.label(0) == version.digest
+            && results.contains(&added.label(1))
+    };
     let of = |results: &[&str]| {
         minute.sum("bazaar_policy_decisions_total", |added| {
-            added.who == source
-                && added.label(0) == version.digest
-                && results.contains(&added.label(1))
+            is_of(added, results)
         })
     };
+    let decided = ["decided", "trapped", "overran", "invalid"];
     let took = minute.histogram("bazaar_policy_decision_seconds", |added| {
         added.who == source && added.label(0) == version.digest
     });
-    Some(Decided {
-        per_second: of(&["decided", "trapped", "overran", "invalid"]) / minute.seconds()?,
+    Decided {
+        per_second: minute.rate("bazaar_policy_decisions_total", |added| {
+            is_of(added, &decided)
+        }),
         failed: of(&["trapped", "overran", "invalid", "error"]),
         impure: of(&["impure"]),
         p99: took.quantile(0.99, &DECISIONS),
-    })
+    }
 }
 
 /// Who leads, at the head of all.

@@ -147,13 +147,6 @@ struct Moment {
     bytes: usize,
 }
 
-impl Moment {
-    fn of(&self, who: &str) -> Option<&Figures> {
-        let found = self.sources.iter().find(|(name, _)| name == who);
-        found.map(|(_, figures)| &**figures)
-    }
-}
-
 /// What was counted in the last minute.
 #[derive(Debug, Default)]
 pub struct History {
@@ -187,29 +180,80 @@ impl History {
     /// Between the newest moment and one that is so many seconds older, or as much as there is.
     pub fn over(&self, seconds: f64) -> Option<Span<'_>> {
         let newest = self.moments.back()?;
-        let mut moments = self.moments.iter();
-        let older = moments.find(|moment| moment.at >= newest.at - seconds - 0.5)?;
-        (older.at < newest.at).then_some(Span {
-            older: Some(older),
-            newest,
+        let moments = self.moments.iter().rev();
+        let moments = moments.take_while(|moment| moment.at >= newest.at - seconds - 0.5);
+        let moments: Vec<_> = moments.collect();
+        let oldest = moments.last()?;
+        (oldest.at < newest.at).then(|| Span {
+            seconds: Some(newest.at - oldest.at),
+            sources: sources(newest, &moments),
         })
     }
 
     /// From when each process began.
     pub fn since_start(&self) -> Option<Span<'_>> {
         let newest = self.moments.back()?;
+        let sources = newest.sources.iter().map(|(who, figures)| Source {
+            who,
+            first: None,
+            last: figures,
+            seconds: 0.0,
+            is_there: true,
+        });
         Some(Span {
-            older: None,
-            newest,
+            seconds: None,
+            sources: sources.collect(),
         })
     }
 }
 
-/// What was counted between two moments.
+/// Who was there at some of these moments, the newest of which comes first. Of who has said once how it is nothing is known yet.
+fn sources<'a>(newest: &Moment, moments: &[&'a Moment]) -> Vec<Source<'a>> {
+    let mut all: Vec<Source<'a>> = Vec::new();
+    let mut places: HashMap<&'a str, usize> = HashMap::new();
+    for moment in moments {
+        let seconds = newest.at - moment.at;
+        for (who, figures) in &moment.sources {
+            match places.get(who.as_str()) {
+                Some(place) => {
+                    all[*place].first = Some(figures);
+                    all[*place].seconds = seconds;
+                }
+                None => {
+                    places.insert(who, all.len());
+                    all.push(Source {
+                        who,
+                        first: None,
+                        last: figures,
+                        seconds,
+                        is_there: seconds == 0.0,
+                    });
+                }
+            }
+        }
+    }
+    all.retain(|source| source.first.is_some());
+    all
+}
+
+/// A process that counts.
 #[derive(Debug, Clone, Copy)]
+struct Source<'a> {
+    who: &'a str,
+    /// What it said first: others say how they are after the first look. None where it is looked at from when it began.
+    first: Option<&'a Figures>,
+    /// What it said last: it may have left since.
+    last: &'a Figures,
+    /// How long before the newest moment it said something first.
+    seconds: f64,
+    is_there: bool,
+}
+
+/// What was counted over a time.
+#[derive(Debug, Clone)]
 pub struct Span<'a> {
-    older: Option<&'a Moment>,
-    newest: &'a Moment,
+    seconds: Option<f64>,
+    sources: Vec<Source<'a>>,
 }
 
 /// What was added to a sample.
@@ -219,6 +263,10 @@ pub struct Added<'a> {
     labels: &'a [Box<str>],
     pub value: f64,
     buckets: Vec<u64>,
+    /// Over how long; 0 where it is since its process began.
+    seconds: f64,
+    /// Whether its process is there still.
+    pub is_there: bool,
 }
 
 impl Added<'_> {
@@ -226,33 +274,33 @@ impl Added<'_> {
     pub fn label(&self, place: usize) -> &str {
         label(self.labels, place)
     }
+
+    /// How much of it there was a second; 0 where it is since its process began.
+    pub fn per_second(&self) -> f64 {
+        match self.seconds > 0.0 {
+            true => self.value / self.seconds,
+            false => 0.0,
+        }
+    }
 }
 
 impl<'a> Span<'a> {
     /// How long it is, where it is not since each process began.
     pub fn seconds(&self) -> Option<f64> {
-        self.older.map(|older| self.newest.at - older.at)
+        self.seconds
     }
 
-    /// Samples of a family with what was added to them. One that was counted anew began at 0; of who was not there before it is
-    /// not known what was added.
+    /// Samples of a family with what was added to them. One that was counted anew began at 0.
     pub fn added(&self, name: &str) -> Vec<Added<'a>> {
         let mut all = Vec::new();
-        for (who, figures) in &self.newest.sources {
-            let samples = figures.samples(name);
-            let before = match self.older {
-                None => &[],
-                Some(older) => match older.of(who) {
-                    Some(figures) => figures.samples(name),
-                    None => continue,
-                },
-            };
+        for source in &self.sources {
+            let before = source.first.map_or(&[][..], |first| first.samples(name));
             let before = before.iter().map(|sample| (&*sample.labels, sample));
             let before: HashMap<_, _> = before.collect();
-            let samples = samples.iter();
+            let samples = source.last.samples(name).iter();
             all.extend(samples.map(|sample| {
                 let old = before.get(&*sample.labels).copied();
-                added(who, sample, old)
+                added(source, sample, old)
             }));
         }
         all
@@ -263,6 +311,13 @@ impl<'a> Span<'a> {
         let added = self.added(name);
         let picked = added.iter().filter(|added| pick(added));
         picked.map(|added| added.value).sum()
+    }
+
+    /// The same a second, of each over the time that it is known for.
+    pub fn rate(&self, name: &str, pick: impl Fn(&Added<'_>) -> bool) -> f64 {
+        let added = self.added(name);
+        let picked = added.iter().filter(|added| pick(added));
+        picked.map(Added::per_second).sum()
     }
 
     /// Histograms added up, by what `group` says of them, in the order in which they come.
@@ -291,7 +346,7 @@ impl<'a> Span<'a> {
     }
 }
 
-fn added<'a>(who: &'a str, sample: &'a Sample, old: Option<&Sample>) -> Added<'a> {
+fn added<'a>(source: &Source<'a>, sample: &'a Sample, old: Option<&Sample>) -> Added<'a> {
     let old = old.filter(|old| {
         let mut buckets = sample.buckets.iter().zip(&old.buckets);
         sample.value >= old.value && buckets.all(|(now, before)| now >= before)
@@ -300,10 +355,12 @@ fn added<'a>(who: &'a str, sample: &'a Sample, old: Option<&Sample>) -> Added<'a
     let before = before.iter().chain(std::iter::repeat(&0));
     let buckets = sample.buckets.iter().zip(before);
     Added {
-        who,
+        who: source.who,
         labels: &sample.labels,
         value: sample.value - old.map_or(0.0, |old| old.value),
         buckets: buckets.map(|(now, before)| now - before).collect(),
+        seconds: source.seconds,
+        is_there: source.is_there,
     }
 }
 
@@ -354,6 +411,8 @@ impl Histogram {
 pub struct Route {
     pub name: String,
     pub count: f64,
+    /// How many a second; 0 where it is since each process began.
+    pub rate: f64,
     /// Answers of 500 and above.
     pub failed: f64,
     /// Answers of 400 to 499.
@@ -367,18 +426,36 @@ pub struct Route {
     pub p99: Option<f64>,
 }
 
+/// Requests that were answered, by route, cache and class of their statuses. By their durations, since a version of the policy takes
+/// what it has counted along when it goes; what was refused has none.
+pub fn answered<'a>(span: &Span<'a>) -> Vec<Added<'a>> {
+    let timed = span.added("bazaar_request_duration_seconds").into_iter();
+    let timed = timed.map(|added| Added {
+        value: added.buckets.iter().sum::<u64>() as f64,
+        ..added
+    });
+    let refused = span.added("bazaar_requests_total").into_iter();
+    let refused = refused.filter(|added| added.label(1) == "refused");
+    let refused = refused.map(|added| Added {
+        labels: &added.labels[1..],
+        ..added
+    });
+    timed.chain(refused).collect()
+}
+
 /// Every route that was asked for.
 pub fn routes(span: &Span<'_>) -> Vec<Route> {
     let mut all: Vec<Route> = Vec::new();
-    for added in span.added("bazaar_requests_total") {
-        let known = route(&mut all, added.label(1));
+    for added in answered(span) {
+        let known = route(&mut all, added.label(0));
         known.count += added.value;
-        match added.label(3) {
+        known.rate += added.per_second();
+        match added.label(2) {
             "5xx" => known.failed += added.value,
             "4xx" => known.refused += added.value,
             _ => {}
         }
-        match added.label(2) {
+        match added.label(1) {
             "hit" => {
                 (known.hits, known.lookups) =
                     (known.hits + added.value, known.lookups + added.value)
@@ -513,10 +590,21 @@ mod tests {
             (self::trades(&newest).traded, newest.seconds()),
             (7.0, Some(1.0))
         );
-        // Of who has just come nothing is known.
-        history.add(33.0, vec![("gateway b".to_owned(), figures(trades(9)))]);
-        assert_eq!(sum(&history), Some(0.0));
+        // Of who has just come nothing is known, and who has left did what it did.
+        let other = |traded| vec![("gateway b".to_owned(), figures(trades(traded)))];
+        history.add(33.0, other(9));
+        assert_eq!(sum(&history), Some(7.0));
         assert_eq!(self::trades(&history.since_start().unwrap()).traded, 9.0);
+        // It counts from when it came, and so does how often that is.
+        history.add(37.0, other(19));
+        assert_eq!(sum(&history), Some(17.0));
+        let minute = history.over(60.0).unwrap();
+        let of_other = |added: &Added<'_>| added.who == "gateway b";
+        assert_eq!(minute.rate("bazaar_trades_total", of_other), 2.5);
+        let added = minute.added("bazaar_trades_total");
+        let there = added.iter().filter(|added| added.is_there);
+        let there: Vec<_> = there.map(|added| added.who).collect();
+        assert_eq!(there, ["gateway b"]);
         // It was away.
         history.add(100.0, gateway(trades(9)));
         assert_eq!(sum(&history), None);

@@ -1,16 +1,12 @@
 //! What is known and how it is looked at: news and keys come in, and a board to draw is there.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::board::Board;
 use super::figures::History;
 use super::moment::{AllPolicies, Gone, Moment};
+use super::seen::Seen;
 use super::stream::News;
-
-/// For how long a gateway that is gone is shown, in seconds; and how many are.
-const GONE_SECONDS_MAX: f64 = 600.0;
-const SEEN_MAX: usize = 128;
 
 /// All there is to see, and how.
 #[derive(Debug, Default)]
@@ -18,8 +14,9 @@ pub struct Model {
     history: History,
     latest: Option<Moment>,
     policies: AllPolicies,
-    /// Gateways, by their keys: their releases, and when they were there last.
-    seen: BTreeMap<String, (String, f64)>,
+    /// Gateways that were there, and those of them that are gone.
+    seen: Seen,
+    gone: Vec<Gone>,
     /// When the latest moment came.
     heard: Option<Instant>,
     pub shown: Option<Shown>,
@@ -162,7 +159,7 @@ impl Model {
                 self.lost = None;
                 self.heard = Some(at);
                 self.history.add(now.at(), now.sources());
-                self.note_gateways(&now);
+                self.gone = self.seen.look(&now);
                 self.latest = Some(*now);
                 self.show();
             }
@@ -177,41 +174,9 @@ impl Model {
         let (Some(now), Some(at)) = (&self.latest, self.heard) else {
             return;
         };
-        let board = Board::new(now.clone(), &self.history, &self.policies, &self.gone(now));
+        let gone = (&self.gone[..], self.seen.passed);
+        let board = Board::new(now.clone(), &self.history, &self.policies, gone);
         self.shown = Some(Shown { board, at });
-    }
-
-    fn note_gateways(&mut self, now: &Moment) {
-        let at = now.at();
-        for gateway in now.gateways.iter().filter(|it| it.report.is_some()) {
-            let seen = (gateway.release.clone(), at);
-            self.seen.insert(gateway.key.clone(), seen);
-        }
-        // Without a catalog the others are not known, and not gone.
-        if now.gateways_known {
-            self.seen
-                .retain(|_, (_, last)| at - *last <= GONE_SECONDS_MAX);
-        }
-        while self.seen.len() > SEEN_MAX {
-            let seen = self.seen.iter();
-            let oldest = seen.min_by(|(_, (_, one)), (_, (_, other))| one.total_cmp(other));
-            let oldest = oldest.map(|(key, _)| key.clone()).unwrap_or_default();
-            self.seen.remove(&oldest);
-        }
-    }
-
-    fn gone(&self, now: &Moment) -> Vec<Gone> {
-        if !now.gateways_known {
-            return Vec::new();
-        }
-        let is_there = |key: &str| now.gateways.iter().any(|gateway| gateway.key == key);
-        let gone = self.seen.iter().filter(|(key, _)| !is_there(key));
-        gone.map(|(key, (release, last))| Gone {
-            key: key.clone(),
-            release: release.clone(),
-            seconds: now.at() - last,
-        })
-        .collect()
     }
 
     /// Of what is drawn, how old it is.
@@ -331,7 +296,8 @@ mod tests {
             let gateways = json!({ "gateways": [gateway(&place.to_string())] });
             model.take(moment(601_000 + place, gateways), at);
         }
-        assert_eq!(model.seen.len(), SEEN_MAX);
+        assert_eq!(gone(&model).len(), 8);
+        assert_eq!(gone(&model)[0], "gateway a");
     }
 
     #[test]

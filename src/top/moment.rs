@@ -36,6 +36,9 @@ pub struct Moment {
     /// Whether the catalog says which others there are.
     #[serde(default)]
     pub gateways_known: bool,
+    /// How many more there are than it lists.
+    #[serde(default)]
+    pub gateways_left_out: u64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -94,6 +97,8 @@ pub struct Gateway {
     /// It is the one that is asked.
     pub own: bool,
     pub release: String,
+    /// How old its report is.
+    pub age_ms: u64,
     #[serde(deserialize_with = "where_in_form")]
     pub report: Option<Report>,
 }
@@ -107,6 +112,8 @@ pub struct Report {
     pub lease: Option<Lease>,
     /// For how long its policy has been active.
     pub active_ms: Option<f64>,
+    /// How old is what it says of its policy.
+    pub policy_age_ms: Option<f64>,
     /// It would have been too long.
     pub is_cut: bool,
     pub figures: Arc<Figures>,

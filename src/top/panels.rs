@@ -11,7 +11,7 @@ use super::model::{Look, Panel, Period, Sort};
 use super::moment::{Moment, Told, is_by_itself};
 use super::table::{Cell, Column, Fit, Palette, Tone, mark, table};
 use super::text::{
-    UNKNOWN, ago, count, counted, known, rate, share, short, span as long, time, wrapped,
+    UNKNOWN, ago, count, counted, known, lately, rate, share, short, span as long, time, wrapped,
 };
 use crate::admin::{Change, Incident, Policies, Policy};
 
@@ -54,12 +54,7 @@ fn traffic(board: &Board, look: &Look) -> (Option<Traffic>, String) {
         Period::SinceStart => (Some(board.since_start.clone()), "since start".to_owned()),
         Period::Minute => {
             let seconds = board.minute.as_ref().and_then(|minute| minute.seconds);
-            let over = match seconds {
-                None => "the last minute".to_owned(),
-                Some(seconds) if seconds > 55.0 => "the last minute".to_owned(),
-                Some(seconds) => format!("the last {seconds:.0} s"),
-            };
-            (board.minute.clone(), over)
+            (board.minute.clone(), lately(seconds))
         }
     }
 }
@@ -170,10 +165,10 @@ impl Writer {
             Column::new("release", 7, Fit::Left),
         ];
         let rows: Vec<_> = board.services.iter().map(service).collect();
-        Said {
-            title,
-            lines: table(&headings, &rows, self.columns, self.palette),
-        }
+        let mut lines = table(&headings, &rows, self.columns, self.palette);
+        let others = board.others.iter();
+        lines.extend(others.map(|words| self.line(format!("gateways: {words}"), Tone::Quiet)));
+        Said { title, lines }
     }
 
     // ---- requests ----
@@ -293,6 +288,13 @@ impl Writer {
         if let Some(closed) = &policies.closed {
             let text = format!("X nobody is served: {closed}");
             lines.extend(self.text(&text, 0, WHY_LINES_MAX, Tone::Of(State::Bad)));
+        }
+        if let Some(age) = shown.age {
+            let text = format!(
+                "What is shown here is {} old: whoever changes the policy waits for that gateway's disk.",
+                long(age)
+            );
+            lines.extend(self.text(&text, 0, WHY_LINES_MAX, Tone::Of(State::Warning)));
         }
         let [of_active, of_candidate] = &shown.decided;
         if let Some(active) = &policies.active {
@@ -579,7 +581,7 @@ fn route_row(route: &Route, seconds: Option<f64>, is_slowest: bool) -> [Cell; 8]
         false => Tone::Plain,
     };
     let how_often = match seconds {
-        Some(seconds) => rate(route.count / seconds),
+        Some(_) => rate(route.rate),
         None => count(route.count as u64),
     };
     [
@@ -628,6 +630,10 @@ fn what_was_done(what: &str) -> &str {
         "resume" => "rollout resumed",
         "skip" => "rollout: step skipped",
         "fallback" => "started with another version",
+        "record" => "recording of requests begun",
+        "recorded" => "recording ended",
+        "raise" => "protocol to be raised",
+        "not-raised" => "protocol not raised",
         what => what,
     }
 }

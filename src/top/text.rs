@@ -132,6 +132,14 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
+/// Over which time lately is: no longer than is known of.
+pub fn lately(seconds: Option<f64>) -> String {
+    match seconds {
+        Some(seconds) if seconds <= 55.0 => format!("the last {seconds:.0} s"),
+        _ => "the last minute".to_owned(),
+    }
+}
+
 /// How long ago.
 pub fn ago(seconds: f64) -> String {
     match seconds < 2.0 {
@@ -260,6 +268,9 @@ mod tests {
             (span(200_000.0), "2 days"),
             (ago(1.0), "just now"),
             (ago(61.0), "1 min ago"),
+            (lately(Some(12.04)), "the last 12 s"),
+            (lately(Some(60.0)), "the last minute"),
+            (lately(None), "the last minute"),
             (known(None, time), UNKNOWN),
         ] {
             assert_eq!(said, expected);

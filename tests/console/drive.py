@@ -43,10 +43,11 @@ async () => {
   const names = (more, policies) => alarms({ now: moment(more), policies }).map(({ name }) => name);
   const counted = (family, samples, at) => ({ ...moment(), at_ms: at, gateways: [{ key: "g", report: { figures: { [family]: samples } } }] });
   const history = new History();
-  history.add(counted("bazaar_requests_total", [[["d", "trade", "none", "2xx"], 100], [["d", "trade", "none", "5xx"], 0]], 1000));
-  history.add(counted("bazaar_requests_total", [[["d", "trade", "none", "2xx"], 150], [["d", "trade", "none", "5xx"], 50]], 31000));
+  const took = (status, many) => [["trade", "none", status], many, [many, ...Array(19).fill(0)]];
+  history.add(counted("bazaar_request_duration_seconds", [took("2xx", 100), took("5xx", 0)], 1000));
+  history.add(counted("bazaar_request_duration_seconds", [took("2xx", 150), took("5xx", 50)], 31000));
   const failing = alarms({ now: moment(), minute: history.over(60) });
-  history.add(counted("bazaar_requests_total", [[["d", "trade", "none", "2xx"], 7]], 32000));
+  history.add(counted("bazaar_request_duration_seconds", [took("2xx", 7)], 32000));
   return {
     well: names(),
     silent: names({ catalog: { reachable: false, in_sync: [] } }),
@@ -61,7 +62,7 @@ async () => {
     takenOut: names({}, { g: { policy: { active: { name: "p" }, changes: [{ what: "rollback", at_ms: 1e12 - 5000, why: "it failed" }] } } }),
     byPeople: names({}, { g: { policy: { active: { name: "p" }, changes: [{ what: "rollback", at_ms: 1e12 - 5000, why: "no", known_by: "token" }] } } }),
     failing: failing.map(({ name }) => name),
-    restarted: history.over(1).sum("bazaar_requests_total"),
+    restarted: history.over(1).sum("bazaar_request_duration_seconds"),
     median: quantile({ count: 4, buckets: [0, 2, 2, ...Array(17).fill(0)] }, 0.5),
     beyond: quantile({ count: 1, buckets: [...Array(19).fill(0), 1] }, 0.5) === Infinity,
     bounds: [SECONDS[0], SECONDS[18]],
@@ -92,9 +93,20 @@ EXPECTED = {
 LAGGING, SLOW, TAKEN_BACK = (f'#glance [data-key="{key}"]' for key in ("lagging", "slow", "taken-back"))
 
 
+# So many trades are made at a wish.
+TRADES = 20
+
+wishes: list[str] = []
+
+
 def wish(what: str) -> str:
+    wishes.append(what)
     print(what, flush=True)
     return sys.stdin.readline().strip()
+
+
+# A phone where there is little network: less in a second than there is to say in it.
+SLOW = {"offline": False, "latency": 400, "downloadThroughput": 5_000, "uploadThroughput": 5_000}
 
 
 class Operator:
@@ -131,6 +143,10 @@ class Operator:
 
 def node(page: Page, key: str):
     return page.locator(f'#map [data-key="{key}"]')
+
+
+def fact(page: Page, key: str, name: str):
+    return node(page, key).locator(".fact", has=page.get_by_text(name, exact=True)).locator("dd")
 
 
 def find_at_a_glance(page: Page) -> None:
@@ -182,10 +198,31 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
             wish("trade")
         trades = page.locator('#routes [data-key="trade"] .number')
         expect(trades.first).not_to_have_text("0")
+        # What another gateway does counts from when it has first said how it is.
+        other = page.locator('#map [data-key^="gateway"]').nth(1)
+        expect(other).to_contain_text("ready")
+        wish("look up at the other gateway")
+        expect(other.locator("dd").first).not_to_have_text(re.compile("^[0–] /s$"), timeout=15_000)
+        stock = page.locator('#routes [data-key="stock"] .number')
+        page.locator("#of-gateway").select_option(index=2)
+        expect(trades.first).to_have_text("0")
+        expect(stock.first).not_to_have_text("0")
+        page.locator("#of-gateway").select_option(index=0)
+        expect(trades.first).not_to_have_text("0")
+        # Each trade takes a stock out of the cache that is looked up next, and another one stays in it.
+        for ratio in (stock.nth(1), page.locator('#tiles [data-key="hits"] .value')):
+            expect(ratio).to_have_text(re.compile(r"^[3-8]\d\.\d %$"))
+        for quantile in (4, 5, 6):
+            expect(stock.nth(quantile)).to_have_text(re.compile(r"\d [µm]?s$"))
+        expect(fact(page, f"replica {leader}", "epoch")).to_have_text(re.compile(r"^\d+$"))
+        expect(fact(page, f"replica {leader}", "lag")).to_have_text("0 rows")
+        expect(other).to_contain_text("held, of ")
         expect(page.locator("#routes .tag.slow")).to_have_count(1)
-        expect(page.locator('#stages [data-key="append"] b')).to_contain_text(re.compile(r"[µm]?s$"))
+        for stage in ("place", "lead", "commit", "queue", "store", "show", "append"):
+            expect(page.locator(f'#stages [data-key="{stage}"] b')).to_have_text(re.compile(r"\d [µm]?s$"))
         expect(page.locator("#ledger-table tbody tr")).to_have_count(4)
         expect(page.locator("#ledger-table tbody tr").first).to_contain_text("what counts")
+        expect(page.locator("#ledger-table .mark", has_text="the same as the journal")).to_have_count(3)
         wrong = page.evaluate(Path(__file__).with_name("functions.js").read_text())
         assert not wrong, "\n".join(wrong)
         expect(page.locator(LAGGING)).to_contain_text("None")
@@ -278,6 +315,13 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         expect(read.locator(".version h3", has_text=HOSTILE)).to_be_visible()
         expect(read.locator("[data-do]")).to_have_count(0)
         assert page.locator("[data-do]").count() > 0
+        # Of another gateway's policy it shows the same, and changes nothing.
+        tabs = page.locator("#policy-of .tab")
+        tabs.nth(1).click()
+        expect(page.locator("#policy-body")).to_contain_text("at that gateway's own console")
+        expect(page.locator("[data-do]")).to_have_count(0)
+        tabs.nth(0).click()
+        expect(page.locator("[data-do]")).not_to_have_count(0)
         for _ in range(2):
             wish("trade")
         read.screenshot(path=screenshots / "desktop-dark.png", full_page=True)
@@ -301,6 +345,15 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         expect(page.locator(".timeline li").first).to_contain_text("to look at it first")
         page.locator("#policy").screenshot(path=screenshots / "rollout.png")
 
+        # Where the network is slow an event takes longer to come than a gateway may be silent. Meanwhile all else goes on.
+        far = Operator(browser, url, faults, viewport={"width": 390, "height": 844})
+        far.page.goto(url)
+        devtools = far.context.new_cdp_session(far.page)
+        devtools.send("Network.enable")
+        devtools.send("Network.emulateNetworkConditions", SLOW)
+        far.page.get_by_label("Token").fill(token)
+        far.page.get_by_role("button", name="Open the console").click()
+
         # A phone, in both.
         for scheme in ("light", "dark"):
             phone = Operator(browser, url, faults, viewport={"width": 390, "height": 844}, color_scheme=scheme, device_scale_factor=2)
@@ -315,6 +368,14 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
             assert wide <= 0, f"the page is {wide} pixels wider than the phone"
             phone.shift()
             phone.context.close()
+
+        expect(far.page.locator("#map .node")).not_to_have_count(0)
+        far.context.close()
+
+        # All trades since the start are there, whichever versions decided about them, of which some are gone.
+        page.get_by_text("Since start", exact=True).click()
+        expect(trades.first).to_have_text(str(TRADES * wishes.count("trade")))
+        page.locator("#lately").click()
 
         # The leader is killed: the map changes, and the alarms say so.
         killed = wish("kill the leader")

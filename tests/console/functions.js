@@ -1,7 +1,7 @@
 async () => {
   // The page's own functions, where the page is: returns what is not as it should be.
-  const [{ alarms, routeWords }, dom, { wellFormed }, { Seen }, { glance }, { action, intervals }] = await Promise.all(
-    ["alarms", "dom", "figures", "seen", "glance", "policy"].map((name) => import(`/console/${name}.js`)));
+  const [{ alarms, routeWords }, dom, { wellFormed }, { Seen }, { glance }, { action, intervals }, { gatewayCard }] = await Promise.all(
+    ["alarms", "dom", "figures", "seen", "glance", "policy", "services"].map((name) => import(`/console/${name}.js`)));
   const wrong = [];
   const check = (what, got, wanted) => {
     const [is, should] = [JSON.stringify(got), JSON.stringify(wanted)];
@@ -17,6 +17,7 @@ async () => {
     [0.00996, "10 ms"], [0.25, "250 ms"], [0.9996, "1.0 s"], [9.9, "9.9 s"], [9.97, "10 s"], [59.7, "1 min"], [Infinity, "> 10 s"]]);
   table(dom, "span", [[0.4, "0 s"], [59.9, "59 s"], [60, "1 min"], [3599, "59 min"], [7200, "2 h"], [172_799, "47 h"], [172_800, "2 days"]]);
   table(dom, "ago", [[-5, "just now"], [1.9, "just now"], [2, "2 s ago"], [61, "1 min ago"]]);
+  table(dom, "lately", [[undefined, "the last minute"], [60, "the last minute"], [55.1, "the last minute"], [55, "the last 55 s"], [1.02, "the last 1 s"]]);
   table(dom, "short", [["0123456789abcdef", "0123456789ab"], ["", "–"], [undefined, "–"]]);
 
   // Text is only ever text, and what people have opened stays so.
@@ -77,11 +78,20 @@ async () => {
   check("nobody knows", seen.look({ at: 200, gateways: [there("own")], areKnown: false }), []);
   check("for long", seen.look({ at: 900, gateways: [there("own")], areKnown: true }), []);
 
+  // How old another gateway's word is.
+  const card = (age_ms, why_not_ready = null) => {
+    const { dataset, childNodes: [, says] } = gatewayCard({ key: "g", age_ms, release: "1", report: { why_not_ready, figures: {} } }, { now: moment(), policies: {}, me: {} });
+    return `${dataset.state}: ${says.textContent}`;
+  };
+  check("heard a moment ago", card(1900), "ok: ready");
+  check("heard long ago", card(12_000), "warn: last heard 12 s ago");
+  check("not ready, long ago", card(12_000, "no session"), "bad: no session, last heard 12 s ago");
+
   // At a glance.
   const counted = (samples) => ({ newest: { sources: new Map([["gateway g", { bazaar_request_duration_seconds: samples }]]) } });
-  const { Span } = await import("/console/figures.js");
+  const { History, Span, hitRatio, routes, stages, trades } = await import("/console/figures.js");
   const buckets = (place) => Array.from({ length: 20 }, (_, at) => (at === place ? 100 : 0));
-  const minute = new Span(undefined, counted([[["trade", "none", "2xx"], 1, buckets(17)], [["stock", "hit", "2xx"], 1, buckets(3)]]).newest);
+  const minute = new Span([counted([[["trade", "none", "2xx"], 1, buckets(17)], [["stock", "hit", "2xx"], 1, buckets(3)]]).newest]);
   const answers = (more, policies = {}, over = minute) => glance({ now: moment(more), policies, minute: over }).map(({ state, words }) => `${state}: ${words}`);
   check("all is well", answers({}, {}, null), ["ok: None", "ok: Not known yet", "ok: None was"]);
   check("the slowest route", answers()[1], "warn: Trading: 5.0 s");
@@ -95,6 +105,43 @@ async () => {
   const [, , last] = glance({ now: moment({ gateways }), policies, minute });
   check("when, by whom, and where", [last.more, last.gateway], ["1 min ago · by the gateway itself · bad 2 → good 1 · at b", "b"]);
   check("by people", answers({ gateways }, { a: policies.a })[2], "ok: Without a reason");
+
+  // What is shown of figures: of each route what was asked, what came of it, and how long it took.
+  const bucket = (place, many) => Array.from({ length: 20 }, (_, at) => (at === place ? many : 0));
+  const figures = (many) => ({
+    bazaar_request_duration_seconds: [[["stock", "hit", "2xx"], many, bucket(3, 9 * many)], [["stock", "miss", "4xx"], many, bucket(15, many)], [["trade", "none", "5xx"], many, bucket(15, many)]],
+    bazaar_requests_total: [[["d", "stock", "hit", "2xx"], 1], [["d", "refused", "none", "4xx"], many]],
+    bazaar_cache_lookups_total: [[["stock", "hit"], 9 * many], [["stock", "miss"], many]],
+    bazaar_trades_total: [[["traded"], 3 * many], [["refused"], 2 * many], [["unavailable"], many]],
+    bazaar_trade_stage_seconds: [[["place"], many, bucket(15, many)], [["append"], many, bucket(0, 2 * many)]],
+  });
+  const busy = new History();
+  for (const [at, many] of [[0, 10], [20, 30]]) busy.add(moment({ at_ms: 1e12 + 1000 * at, gateways: [{ key: "g", report: { figures: figures(many) } }] }));
+  const rows = (span) => routes(span).map(({ name, count, rate, hits, lookups, refused, failed, p50, p90, p99 }) => [name, count, rate, hits, lookups, refused, failed, ...[p50, p90, p99].map(dom.time)]);
+  check("routes lately", rows(busy.over(60)), [
+    ["stock", 200, 10, 180, 200, 20, 0, "78 µs", "100 µs", "950 ms"],
+    ["trade", 20, 1, 0, 0, 0, 20, "750 ms", "950 ms", "995 ms"],
+    ["refused", 20, 1, 0, 0, 20, 0, "–", "–", "–"],
+  ]);
+  check("routes since start", rows(busy.sinceStart()).map(([name, count]) => [name, count]), [["stock", 300], ["trade", 30], ["refused", 30]]);
+  check("routes of another gateway", routes(busy.over(60), (who) => who === "gateway other"), []);
+  check("the hit ratio", [hitRatio(busy.over(60)), hitRatio(minute)], [0.9, undefined]);
+  check("what became of trades", trades(busy.over(60)), { traded: 60, refused: 40, unavailable: 20 });
+  const told = stages(busy.over(60)).filter(({ count }) => count > 0).map(({ stage, count, p50, p99 }) => [stage, count, dom.time(p50), dom.time(p99)]);
+  check("stages", told, [["place", 20, "750 ms", "995 ms"], ["append", 40, "5 µs", "10 µs"]]);
+
+  // Who says for the first time how it is after the page was opened counts from then on, and who has left until then.
+  const history = new History();
+  const say = (seconds, said) => history.add(moment({ at_ms: 1e12 + 1000 * seconds, gateways: Object.entries(said).map(([key, requests]) => (
+    { key, report: requests === undefined ? null : { figures: { bazaar_request_duration_seconds: [[["trade", "none", "2xx"], 1, [requests]]] } } })) }));
+  say(0, { a: 100, left: 7, late: undefined });
+  say(10, { a: 110, left: 27, late: 1000 });
+  say(20, { a: 120, late: 1030 });
+  const span = history.over(60);
+  const [all] = routes(span);
+  check("requests of all", [all.count, all.rate], [20 + 20 + 30, 20 / 20 + 20 / 20 + 30 / 10]);
+  check("of the one that came late", routes(span, (who) => who === "gateway late").map(({ count, rate }) => [count, rate]), [[30, 3]]);
+  check("who is there", [...span.sources].map(([who, { isThere }]) => [who, isThere]), [["gateway a", true], ["gateway late", true], ["gateway left", false]]);
 
   // What is done says what was seen.
   const version = (digest) => ({ name: digest, version: "1", digest });

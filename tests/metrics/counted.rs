@@ -1,4 +1,5 @@
-//! What is only seen while something is the matter: a replica that lags, and trades that wait for a gateway's lease.
+//! What is only seen while something is the matter: a replica that lags, trades that wait for a gateway's lease, elections, and
+//! followers that fail.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -115,5 +116,34 @@ fn leases_are_counted_as_they_are_renewed_and_run_out_and_trades_that_wait_for_t
 
     wait_until("it to have noticed, and another lease", || {
         of_gateway("lost") > lost && sample(gateway_at, "bazaar_lease_valid") == 1.0
+    });
+}
+
+#[test]
+fn elections_are_counted_where_they_are_asked_for_and_made_and_calls_to_who_is_gone() {
+    let mut bazaar = monitored(Options::default());
+    let [gateway, catalog] =
+        [Server::Gateway(0), Server::Catalog].map(|server| bazaar.metrics_address(server));
+    let elections = || {
+        [
+            sample(gateway, "bazaar_elections_total{result=\"elected\"}"),
+            sample(catalog, "bazaar_catalog_elections_total"),
+        ]
+    };
+    let (killed, before) = (bazaar.leader(), elections());
+    bazaar.kill(killed);
+    wait_until("an election to be counted by both", || {
+        let mut both = elections().into_iter().zip(before);
+        both.all(|(now, before)| now > before)
+    });
+    let mut leader = killed;
+    wait_until("another leader to be known", || {
+        leader = bazaar.leader();
+        leader != killed
+    });
+    let at = bazaar.metrics_address(Server::Order(leader));
+    let failures = format!("bazaar_order_append_failures_total{{follower=\"{killed}\"}}");
+    wait_until("calls to the one that is gone to be counted", || {
+        sample(at, &failures) > 0.0
     });
 }

@@ -241,10 +241,27 @@ function follow() {
     while ($("latest").children.length > LATEST_MAX) $("latest").lastChild.remove();
   });
   stream.addEventListener("error", () => {
+    const isRefused = stream.readyState === EventSource.CLOSED;
     live("lost", "Not live: reconnecting");
     leave(); // by itself it would ask for all that was missed
     returning = setTimeout(follow, 3000 + 4000 * Math.random());
+    if (isRefused) sayWhy();
   });
+}
+
+// Why there is no stream of events, which a stream does not say.
+async function sayWhy() {
+  const asking = new AbortController();
+  try {
+    const answer = await fetch("/events", { signal: asking.signal, cache: "no-store" });
+    if (answer.ok) return;
+    const { error } = await answer.json();
+    if (!events) live("lost", `Not live: ${error.message}`);
+  } catch {
+    // Then it is not known.
+  } finally {
+    asking.abort(); // where it is a stream by now
+  }
 }
 
 function leave() {
@@ -278,38 +295,49 @@ function line({ number, name, type, quantity }) {
 
 // ---- one's own orders ----
 
+const isOrder = (it) => Number.isSafeInteger(it?.number) && typeof it.name === "string" && ["buy", "sell"].includes(it.type) && Number.isSafeInteger(it.quantity);
+
 function mine() {
   try {
-    const numbers = JSON.parse(localStorage.getItem(MINE)) ?? [];
-    return numbers.filter(Number.isSafeInteger).slice(0, MINE_MAX);
+    const orders = JSON.parse(localStorage.getItem(MINE)) ?? [];
+    return orders.filter(isOrder).slice(0, MINE_MAX);
   } catch {
     return [];
   }
 }
 
-function keepMine(numbers) {
+function keepMine(orders) {
   try {
-    localStorage.setItem(MINE, JSON.stringify(numbers.slice(0, MINE_MAX)));
+    localStorage.setItem(MINE, JSON.stringify(orders.slice(0, MINE_MAX)));
   } catch { /* a browser that keeps nothing: they are shown until the page is left */ }
 }
 
-// Each has its place at once.
+// What is kept is there at once. Where the order of that number is not there, or another one, it was of another bazaar at this
+// address, and is forgotten.
 async function showMine() {
-  const toCome = mine().map((number) => ({ number, place: element("li", {}, element("span", { class: "no" }, `no. ${number}`)) }));
-  $("mine").append(...toCome.map(({ place }) => place));
+  const toCheck = mine().map((order) => ({ order, place: line(order) }));
+  $("mine").append(...toCheck.map(({ place }) => place));
   noneOfMine();
-  const readSome = async () => {
-    for (let next = toCome.shift(); next; next = toCome.shift()) {
-      try {
-        const { data } = await ask(`/orders/${next.number}`);
-        next.place.replaceWith(line(data));
-      } catch (error) {
-        if (error.status === 404) next.place.remove(); // of another bazaar at this address
-      }
+  const checkSome = async () => {
+    for (let next = toCheck.shift(); next; next = toCheck.shift()) {
+      if (await isThere(next.order)) continue;
+      const { number } = next.order;
+      keepMine(mine().filter((order) => order.number !== number));
+      next.place.remove();
       noneOfMine();
     }
   };
-  await Promise.all(Array.from({ length: READS_MAX }, readSome));
+  await Promise.all(Array.from({ length: READS_MAX }, checkSome));
+}
+
+// Whether an order is in the journal; as long as nobody says so it is taken to be.
+async function isThere(order) {
+  try {
+    const { data } = await ask(`/orders/${order.number}`);
+    return ["name", "type", "quantity"].every((field) => data[field] === order[field]);
+  } catch (error) {
+    return error.status !== 404;
+  }
 }
 
 function noneOfMine() {
@@ -374,8 +402,9 @@ async function place(event) {
     const { data } = await send(body, keys.get(body));
     keys.delete(body);
     const number = data.transaction_number;
-    keepMine([number, ...mine()]);
-    $("mine").prepend(line({ number, name, type, quantity }));
+    const own = { number, name, type, quantity };
+    keepMine([own, ...mine()]);
+    $("mine").prepend(line(own));
     noneOfMine();
     readAgain(name);
     if (trading === order) $("trade").close();

@@ -41,8 +41,9 @@ pub use services::Service;
 pub(super) use watch::keep_watching;
 use watch::{Place, Watched};
 
-/// How long whoever follows may take to take what there is: then the stream ends.
-const TAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long whoever follows may take to take what there is: then the stream ends. An event of ten gateways is some 200 kB, which a
+/// phone may take ten seconds for.
+const TAKE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// How long a stream lasts. Its page comes back, and is asked again who it is.
 const STREAM_TIME_MAX: Duration = Duration::from_secs(300);

@@ -44,7 +44,8 @@ const REQUESTS: Metric = Metric::counter(
         ),
         ("status", "class of the status: `2xx` to `5xx`"),
     ],
-    "Requests that were answered, by the version of the policy that decided; of the active version, the one before, and the candidate",
+    "Requests that were answered, by the version of the policy that decided; of the active version, the one before, and the candidate: \
+     of all versions `bazaar_request_duration_seconds` counts them",
 );
 const LOOKUPS: Metric = Metric::counter(
     "bazaar_cache_lookups",

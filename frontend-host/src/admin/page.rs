@@ -70,6 +70,9 @@ mod tests {
     /// Most bytes of the page, all of it, as it goes over the wire.
     const BYTES_MAX: usize = 200_000;
 
+    /// Least contrast of a text with what is behind it (WCAG 2.2, 1.4.3, level AA).
+    const CONTRAST_MIN: f64 = 4.5;
+
     #[test]
     fn the_page_is_small_and_takes_nothing_from_elsewhere() {
         let bytes: usize = FILES.iter().map(|asset| asset.content.len()).sum();
@@ -97,6 +100,51 @@ mod tests {
                 assert!(named.contains("www.w3.org"), "{}: {named}", asset.path);
             }
         }
+    }
+
+    #[test]
+    fn texts_stand_out_from_what_is_behind_them_in_the_light_and_in_the_dark() {
+        let mut files = FILES.iter();
+        let style = files.find(|asset| asset.content_type == CSS).unwrap();
+        let (light, dark) = style.content.split_once("scheme: dark)").unwrap();
+        for theme in [light, dark] {
+            let luminance = |name: &str| {
+                let (_, colour) = theme.split_once(&format!("--{name}: #")).unwrap();
+                luminance(colour.split(';').next().unwrap())
+            };
+            let texts = ["ink", "soft", "faint", "brand", "ok", "warn", "bad"];
+            let plain = texts.map(|text| ["paper", "card", "well"].map(|behind| (text, behind)));
+            let marked = [
+                ("ok", "ok-paper"),
+                ("warn", "warn-paper"),
+                ("bad", "bad-paper"),
+                ("faint", "own-paper"),
+                ("brand", "own-paper"),
+                ("on-brand", "brand"),
+            ];
+            for (text, behind) in plain.into_iter().flatten().chain(marked) {
+                let [one, other] = [text, behind].map(luminance);
+                let contrast = (one.max(other) + 0.05) / (one.min(other) + 0.05);
+                assert!(contrast >= CONTRAST_MIN, "{text} on {behind}: {contrast}");
+            }
+        }
+    }
+
+    /// Relative luminance of a colour in hexadecimal (WCAG 2.2).
+    fn luminance(colour: &str) -> f64 {
+        let digits: String = match colour.len() {
+            3 => colour.chars().flat_map(|digit| [digit, digit]).collect(),
+            _ => colour.to_owned(),
+        };
+        let channel = |at: usize| {
+            let value = u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+            let value = f64::from(value) / 255.0;
+            match value <= 0.04045 {
+                true => value / 12.92,
+                false => ((value + 0.055) / 1.055).powf(2.4),
+            }
+        };
+        0.2126 * channel(0) + 0.7152 * channel(2) + 0.0722 * channel(4)
     }
 
     #[test]

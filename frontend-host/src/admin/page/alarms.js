@@ -2,7 +2,7 @@
 // means and what to do is in docs/OPERATING.md, "Alarms". A pure function: the same figures, the same alarms.
 
 import { gauge, quantile, routes, trades } from "./figures.js";
-import { ago, share, span as long, time } from "./dom.js";
+import { ago, lately, share, span as long, time } from "./dom.js";
 
 const DAY = 86_400;
 const HELD_MAX = 0.8;
@@ -13,7 +13,7 @@ const WHAT = { stock: "looking up a stock", stocks: "listing stocks", order: "lo
 
 export const routeWords = (name) => WHAT[name] ?? name;
 
-// `now` is a moment, `minute` what was counted lately and `while` since the page was opened; either may be missing. `policies` are
+// `now` is a moment, `minute` and `all` what was counted lately; either may be missing. `policies` are
 // the gateways', by their keys; `gone` gateways that were there before.
 export function alarms({ now, minute, all, policies = {}, gone = [] }) {
   const found = [];
@@ -119,21 +119,21 @@ function traffic(minute, critical, warning) {
   const slow = (stage) => (took.get(stage)?.count >= 20 ? quantile(took.get(stage), 0.99) : 0);
   if (slow("store") > 0.1) warning("BazaarCommitsSlow", `One commit in a hundred takes longer than ${time(slow("store"))}`, "Look at the disk of the catalog, or its database.");
   if (slow("show") > 0.2) warning("BazaarCachesHoldTradesUp", `One trade in a hundred waits longer than ${time(slow("show"))} for a gateway to let go of what it has cached`, "Find the gateway that hangs.");
-  const saves = minute.histograms("bazaar_order_save_seconds", (_, who) => who);
+  const saves = minute.histograms("bazaar_order_save_seconds", (_, who) => who, (who) => who.startsWith("replica "));
   for (const [who, save] of saves) {
     const p99 = quantile(save, 0.99);
     if (save.count >= 20 && p99 > 0.1) warning("BazaarReplicaDiskSlow", `The disk of ${who} takes longer than ${time(p99)} for one group of rows in a hundred`, "Look at that disk's latency.");
   }
 }
 
-// What was counted since the page was opened: these are rare.
+// What is rare: one is enough, however short the time.
 function events(all, critical, warning) {
   const failed = all.sum("bazaar_catalog_commits_total", undefined, ([result]) => result === "failed");
-  if (failed > 0) critical("BazaarCommitsFail", `The catalog's database refused ${failed} commits in the last minute`, "Its disk is full or fails; the catalog's log has its words.");
+  if (failed > 0) critical("BazaarCommitsFail", `The catalog's database refused ${failed} commits in ${lately(all.seconds)}`, "Its disk is full or fails; the catalog's log has its words.");
   const dropped = all.sum("bazaar_log_records_dropped_total");
-  if (dropped > 0) warning("BazaarLogDropped", `${dropped} records of logs could not be written in the last minute`, "Look at who reads standard error, and its disk.");
+  if (dropped > 0) warning("BazaarLogDropped", `${dropped} records of logs could not be written in ${lately(all.seconds)}`, "Look at who reads standard error, and its disk.");
   for (const [who, [event], lost] of all.added("bazaar_session_events_total")) {
-    if (event === "lost" && lost > 3) warning("BazaarSessionLost", `The ${who} keeps losing its session with the catalog`, "Its log says why.");
+    if (event === "lost" && lost > 3 && all.sources.get(who).isThere) warning("BazaarSessionLost", `The ${who} keeps losing its session with the catalog`, "Its log says why.");
   }
 }
 

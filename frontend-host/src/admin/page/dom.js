@@ -120,6 +120,9 @@ export function span(seconds) {
   return `${Math.floor(seconds / 86_400)} days`;
 }
 
+// Over which time lately is: no longer than the page knows of.
+export const lately = (seconds) => (seconds <= 55 ? `the last ${Math.round(seconds)} s` : "the last minute");
+
 export const ago = (seconds) => (seconds < 2 ? "just now" : `${span(seconds)} ago`);
 
 export const short = (digest) => (digest ?? "").slice(0, 12) || "–";

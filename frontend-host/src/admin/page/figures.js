@@ -61,34 +61,41 @@ export class History {
   over(seconds) {
     const newest = this.moments.at(-1);
     if (!newest) return undefined;
-    const older = this.moments.find(({ at }) => at >= newest.at - seconds - 0.5);
-    return older === newest ? undefined : new Span(older, newest);
+    const moments = this.moments.filter(({ at }) => at >= newest.at - seconds - 0.5);
+    return moments.length > 1 ? new Span(moments) : undefined;
   }
 
   // From when each process began.
   sinceStart() {
     const newest = this.moments.at(-1);
-    return newest && new Span(undefined, newest);
+    return newest && new Span([newest]);
   }
 }
 
-// What was counted between two moments.
+// What was counted from the first to the last of some moments; from when each process began where there is one alone.
 export class Span {
-  constructor(older, newest) {
-    this.older = older;
-    this.newest = newest;
-    this.seconds = older ? newest.at - older.at : undefined;
+  constructor(moments) {
+    const newest = moments.at(-1);
+    this.seconds = moments.length > 1 ? newest.at - moments[0].at : undefined;
+    // Of each who was there, what it said last and first, and how long ago that was: others say for the first time how they are
+    // after the page was opened, and some have left since.
+    this.sources = new Map();
+    for (const { at, sources } of [...moments].reverse()) {
+      for (const [who, figures] of sources) {
+        const last = this.sources.get(who)?.last ?? figures;
+        this.sources.set(who, { last, first: figures, seconds: newest.at - at, isThere: newest.sources.has(who) });
+      }
+    }
   }
 
-  // Samples of a family with what was added to them: `[who, labels, value, buckets]`. One that was counted anew began at 0; who
-  // was not there before has added nothing that is known of.
+  // Samples of a family with what was added to them: `[who, labels, value, buckets]`. One that was counted anew began at 0; of who
+  // has said once how it is nothing is known yet.
   *added(name, isOf = () => true) {
-    for (const [who, figures] of this.newest.sources) {
-      if (!isOf(who) || !figures[name]) continue;
-      const were = this.older?.sources.get(who);
-      if (this.older && !were) continue;
+    for (const [who, { last, first, seconds }] of this.sources) {
+      if (!isOf(who) || !last[name] || (this.seconds && !seconds)) continue;
+      const were = this.seconds ? first : undefined;
       const known = new Map((were?.[name] ?? []).map((sample) => [sample[0].join("\0"), sample]));
-      for (const [labels, value, buckets] of figures[name]) {
+      for (const [labels, value, buckets] of last[name]) {
         const old = known.get(labels.join("\0"));
         const before = (place) => old[2]?.[place] ?? 0;
         const isNew = !old || value < old[1] || buckets?.some((one, place) => one < before(place));
@@ -101,6 +108,13 @@ export class Span {
     let sum = 0;
     for (const [, labels, value] of this.added(name, isOf)) if (pick(labels)) sum += value;
     return sum;
+  }
+
+  // The same a second, of each over the time that it is known for.
+  rate(name, isOf, pick = () => true) {
+    let rate = 0;
+    for (const [who, labels, value] of this.added(name, isOf)) if (pick(labels)) rate += value / this.sources.get(who).seconds;
+    return rate;
   }
 
   // Histograms added up, by what `group` says of their labels.
@@ -138,6 +152,17 @@ export function quantile(histogram, part, bounds = SECONDS) {
   return Infinity;
 }
 
+// Requests that were answered: `[who, [route, cache, status], how many]`. By their durations, since a version of the policy takes
+// what it has counted along when it goes; what was refused has none.
+export function* answered(span, isOf) {
+  for (const [who, labels, , buckets = []] of span.added("bazaar_request_duration_seconds", isOf)) {
+    yield [who, labels, buckets.reduce((sum, one) => sum + one, 0)];
+  }
+  for (const [who, [, ...labels], many] of span.added("bazaar_requests_total", isOf)) {
+    if (labels[0] === "refused") yield [who, labels, many];
+  }
+}
+
 const LOOKUPS = ["hit", "miss", "stale", "bypass"];
 
 // What the table of routes shows: each route that was asked for.
@@ -145,12 +170,13 @@ export function routes(span, isOf = () => true) {
   const isGateway = (who) => who.startsWith("gateway ") && isOf(who);
   const all = new Map();
   const route = (name) => {
-    if (!all.has(name)) all.set(name, { name, count: 0, failed: 0, refused: 0, hits: 0, lookups: 0, buckets: undefined });
+    if (!all.has(name)) all.set(name, { name, count: 0, rate: span.seconds ? 0 : undefined, failed: 0, refused: 0, hits: 0, lookups: 0, buckets: undefined });
     return all.get(name);
   };
-  for (const [, [, name, cache, status], added] of span.added("bazaar_requests_total", isGateway)) {
+  for (const [who, [name, cache, status], added] of answered(span, isGateway)) {
     const known = route(name);
     known.count += added;
+    if (span.seconds) known.rate += added / span.sources.get(who).seconds;
     if (status === "5xx") known.failed += added;
     if (status === "4xx") known.refused += added;
     if (LOOKUPS.includes(cache)) known.lookups += added;
@@ -161,7 +187,6 @@ export function routes(span, isOf = () => true) {
   }
   return [...all.values()].map((known) => ({
     ...known,
-    rate: span.seconds ? known.count / span.seconds : undefined,
     p50: quantile(known.took, 0.5),
     p90: quantile(known.took, 0.9),
     p99: quantile(known.took, 0.99),

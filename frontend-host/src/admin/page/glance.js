@@ -1,7 +1,7 @@
 // What operators look for first: which replica lags, which route is slow, why a policy was taken back last. Pure functions: the
 // same moment, the same words.
 
-import { $, ago, count, h, show, time } from "./dom.js";
+import { $, ago, count, h, lately, show, time } from "./dom.js";
 import { routes } from "./figures.js";
 import { isByItself, routeWords } from "./alarms.js";
 import { isBehind, lagOf } from "./services.js";
@@ -28,7 +28,7 @@ function slow(minute) {
   if (!minute) return answer("ok", "Not known yet", "It takes two looks.");
   const known = routes(minute).filter(({ p99 }) => p99 !== undefined);
   known.sort((one, other) => other.p99 - one.p99);
-  if (known.length === 0) return answer("ok", "Nothing was asked for", "in the last minute");
+  if (known.length === 0) return answer("ok", "Nothing was asked for", `in ${lately(minute.seconds)}`);
   const [slowest, ...others] = known;
   const how = ({ name, p99 }) => `${routeWords(name)}: ${time(p99)}`;
   const words = how(slowest);

@@ -1,7 +1,7 @@
 // The way to the gateway: the token, requests, and the stream of events. No request goes anywhere else.
 
 const TOKEN = "bazaar.console.token";
-const SILENCE_MAX = 10_000; // ms without an event: something comes every second
+const SILENCE_MAX = 10_000; // ms in which nothing comes: something does every second, if only a part of it where the network is slow
 const PAUSE_MIN = 500;
 const PAUSE_MAX = 5000;
 
@@ -67,14 +67,17 @@ export async function follow(on, unlocked) {
   let wait = PAUSE_MIN;
   for (;;) {
     const stop = new AbortController();
-    let guard = setTimeout(() => stop.abort(), SILENCE_MAX);
+    let guard;
+    const watch = () => {
+      clearTimeout(guard);
+      guard = setTimeout(() => stop.abort(), SILENCE_MAX);
+    };
+    watch();
     let wasLive = false;
     try {
       const answer = await fetch("/console/events", { headers: authorized(), cache: "no-store", signal: stop.signal });
       if (!answer.ok) throw await refused(answer);
-      await read(answer.body, (name, data) => {
-        clearTimeout(guard);
-        guard = setTimeout(() => stop.abort(), SILENCE_MAX);
+      await read(answer.body, watch, (name, data) => {
         if (!wasLive) on.state("live");
         wasLive = true;
         wait = PAUSE_MIN;
@@ -97,13 +100,14 @@ export async function follow(on, unlocked) {
   }
 }
 
-// Server-sent events (HTML standard, section 9.2.6), as this gateway writes them.
-async function read(stream, onEvent) {
+// Server-sent events (HTML standard, section 9.2.6), as this gateway writes them. Whatever comes is told, whole events or not.
+async function read(stream, onBytes, onEvent) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
+    onBytes();
     text += value;
     for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
       const event = text.slice(0, end);

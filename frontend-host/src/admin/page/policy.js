@@ -1,6 +1,6 @@
 // The policy of a gateway: what decides, what is on trial and how that goes, what failed, and how it came about.
 
-import { $, ago, count, g, h, rate, share, short, show, span as long, time } from "./dom.js";
+import { $, ago, count, g, h, lately, rate, share, short, show, span as long, time } from "./dom.js";
 import { DECISIONS, quantile } from "./figures.js";
 import { isByItself } from "./alarms.js";
 
@@ -22,17 +22,18 @@ const named = (version) => `${version.name} ${version.version}`;
 function decided(view, version) {
   const { minute, chosen } = view;
   const isOf = (who) => who === `gateway ${chosen.key}`;
-  const of = (...results) => minute?.sum("bazaar_policy_decisions_total", isOf, ([policy, result]) => policy === version.digest && results.includes(result));
+  const among = (results) => ([policy, result]) => policy === version.digest && results.includes(result);
+  const of = (...results) => minute?.sum("bazaar_policy_decisions_total", isOf, among(results));
   const took = minute?.histograms("bazaar_policy_decision_seconds", ([policy]) => (policy === version.digest ? "all" : undefined), isOf).get("all");
-  return { decisions: of("decided", "trapped", "overran", "invalid"), failed: of("trapped", "overran", "invalid", "error"), impure: of("impure"), p99: quantile(took, 0.99, DECISIONS) };
+  return { decisions: minute?.rate("bazaar_policy_decisions_total", isOf, among(["decided", "trapped", "overran", "invalid"])), failed: of("trapped", "overran", "invalid", "error"), impure: of("impure"), p99: quantile(took, 0.99, DECISIONS) };
 }
 
 function counted(view, version) {
   const { decisions, failed, impure, p99 } = decided(view, version);
   const item = (name, value, state) => h("div", { "data-state": state }, h("dt", {}, name), h("dd", {}, value));
   return h("dl", { class: "became" },
-    item("decisions a second", decisions === undefined ? "–" : rate(decisions / view.minute.seconds)),
-    item("failed, last minute", count(failed), failed > 0 ? "bad" : undefined),
+    item("decisions a second", rate(decisions)),
+    item(`failed in ${lately(view.minute?.seconds)}`, count(failed), failed > 0 ? "bad" : undefined),
     item("p99 of a decision", time(p99)),
     impure > 0 && item("came out differently", count(impure), "warn"));
 }

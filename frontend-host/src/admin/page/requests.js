@@ -1,6 +1,6 @@
 // Key figures, requests by route, trades by stage.
 
-import { $, count, h, rate, share, show, spark, time } from "./dom.js";
+import { $, count, h, lately, rate, share, show, spark, time } from "./dom.js";
 import { hitRatio, routes, stages, trades } from "./figures.js";
 import { lagOf } from "./services.js";
 
@@ -26,10 +26,10 @@ export function showTiles({ now, last, minute, history }) {
   const hits = minute && hitRatio(minute);
   const p99 = last && routes(last).find(({ name }) => name === "trade")?.p99;
   show($("tiles"),
-    tile("requests", "Requests", rate(per(all)), "/s", history.point("requests", per(all)), undefined, `${count(requests)} in the last minute`),
+    tile("requests", "Requests", rate(per(all)), "/s", history.point("requests", per(all)), undefined, `${count(requests)} in ${lately(minute?.seconds)}`),
     tile("failed", "Failed", requests ? share(failed / requests) : "–", "", history.point("failed", per(failing)), failed > 0 ? "bad" : undefined, failed ? `${count(failed)} with 500 and above` : "none with 500 and above"),
     tile("hits", "Hit ratio", hits === undefined ? "–" : share(hits), "", history.point("hits", last && hitRatio(last)), undefined, "of lookups, from the caches"),
-    tile("trades", "Trades", rate(per(traded)), "/s", history.point("trades", per(traded)), undefined, minute ? `${count(trades(minute).traded)} in the last minute` : ""),
+    tile("trades", "Trades", rate(per(traded)), "/s", history.point("trades", per(traded)), undefined, minute ? `${count(trades(minute).traded)} in ${lately(minute.seconds)}` : ""),
     tile("p99", "Trade p99", time(trade?.p99), "", history.point("p99", Number.isFinite(p99) ? p99 : undefined), trade?.p99 > 0.5 ? "warn" : undefined, "one in a hundred takes longer"),
     tile("lag", "Replica lag", worst ? (isBehind ? time(worst[1].seconds) : `${count(worst[1].rows)}`) : "–", worst && !isBehind ? "rows" : "", history.point("lag", worst?.[1].rows), isBehind || missing.length ? "warn" : undefined,
       missing.length ? `replica ${missing.join(", ")} does not answer` : isBehind ? `replica ${worst[0].id}` : "none lags"));
@@ -41,14 +41,15 @@ const NAMES = { stock: "Look up a stock", stocks: "List stocks", order: "Look up
 const PLACES = ["stock", "stocks", "order", "orders", "events", "trade", "policy", "other", "refused"];
 
 export function showRoutes({ minute, start, last, history, span, of }) {
+  $("lately").textContent = lately(minute?.seconds).replace("the last", "Last");
   const over = span === "minute" ? minute : start;
   const isOf = of ? (who) => who === `gateway ${of}` : undefined;
   const known = over ? routes(over, isOf) : [];
   const now = last ? routes(last, isOf) : [];
   for (const name of PLACES) history.point(`route ${of} ${name}`, last ? (now.find((route) => route.name === name)?.rate ?? 0) : undefined);
   // The same rows in the same places, from the first moment on.
-  const rows = PLACES.map((name) => known.find((route) => route.name === name) ?? { name, count: 0, failed: 0, refused: 0, lookups: 0 });
-  const slowest = Math.max(...rows.map(({ p99 }) => (Number.isFinite(p99) ? p99 : 0)));
+  const rows = PLACES.map((name) => known.find((route) => route.name === name) ?? { name, count: 0, rate: 0, failed: 0, refused: 0, lookups: 0 });
+  const slowest = Math.max(...rows.map(({ p99 }) => p99 ?? 0));
   const bar = (p99) => (p99 ? Math.max(4, 100 * (Math.log10(Math.min(p99, 10) / 1e-5) / 6)) : 0);
   show($("routes"), h("table", { class: "routes" },
     h("thead", {}, h("tr", {}, [["Route"], ["", "trend"], [span === "minute" ? "per s" : "count", "number"], ["hits", "number wide"], ["4xx", "number wide"], ["5xx", "number"], ["p50", "number wide"], ["p90", "number wide"], ["p99", "number"], ["", "bar wide"]].map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
@@ -58,7 +59,7 @@ export function showRoutes({ minute, start, last, history, span, of }) {
       return h("tr", { "data-key": route.name, class: route.count ? "" : "idle", "data-state": route.failed > 0 ? "bad" : undefined },
         h("th", { scope: "row" }, NAMES[route.name] ?? route.name, isSlowest && h("span", { class: "tag slow" }, "slowest")),
         h("td", { class: "trend" }, spark(points, { width: 72, height: 20 })),
-        h("td", { class: "number" }, span === "minute" ? rate(over && route.count / over.seconds) : count(route.count)),
+        h("td", { class: "number" }, span === "minute" ? rate(over && route.rate) : count(route.count)),
         h("td", { class: "number wide" }, route.lookups ? share(route.hits / route.lookups) : "–"),
         h("td", { class: "number wide" }, count(route.refused)),
         h("td", { class: "number", "data-state": route.failed > 0 ? "bad" : undefined }, count(route.failed)),
@@ -92,7 +93,7 @@ export function showStages({ minute, start, span }) {
         h("p", { class: "times" }, h("span", {}, time(p50)), h("b", {}, time(p99))),
         h("div", { class: "way", "aria-hidden": "true" }, h("progress", { class: "p99", max: 100, value: wide(p99).toFixed(1) }), h("progress", { class: "p50", max: 100, value: wide(p50).toFixed(1) })));
     })),
-    h("p", { class: "legend quiet" }, h("span", { class: "p50" }, "p50"), h("span", { class: "p99" }, "p99"), span === "minute" ? "in the last minute" : "since start"),
+    h("p", { class: "legend quiet" }, h("span", { class: "p50" }, "p50"), h("span", { class: "p99" }, "p99"), span === "minute" ? `in ${lately(minute?.seconds)}` : "since start"),
     h("dl", { class: "became" }, [["traded", became?.traded], ["refused", became?.refused], ["not answered in time", became?.unavailable]].map(([name, value]) =>
       h("div", { "data-state": name.startsWith("not") && value > 0 ? "bad" : undefined }, h("dt", {}, name), h("dd", {}, count(value))))));
 }

@@ -1,7 +1,9 @@
 // The map of services, and the ledgers.
 
-import { $, count, g, h, rate, short, show, span as long, time } from "./dom.js";
-import { gauge, quantile, trades } from "./figures.js";
+import { $, ago, count, g, h, rate, short, show, span as long, time } from "./dom.js";
+import { answered, gauge, quantile, trades } from "./figures.js";
+
+const LATE = 3000; // ms: gateways say every second how they are
 
 const fact = (name, value, state) => h("div", { class: "fact", "data-state": state }, h("dt", {}, name), h("dd", {}, value));
 
@@ -29,17 +31,19 @@ export function isBehind(replica, now) {
   return Boolean(lag) && (lag.seconds > 1 || (!now.catalog.in_sync.includes(replica.id) && now.catalog.reachable && lag.rows > 0));
 }
 
-function gatewayCard(gateway, { now, minute, policies, me }) {
+export function gatewayCard(gateway, { now, minute, policies, me }) {
   const { report, key } = gateway;
   const who = `gateway ${key}`;
   const isOf = (one) => one === who;
   const took = minute?.histograms("bazaar_request_duration_seconds", () => "all", isOf).get("all");
-  const asked = minute ? minute.sum("bazaar_requests_total", isOf) / minute.seconds : undefined;
-  const failed = minute ? minute.sum("bazaar_requests_total", isOf, ([, , , status]) => status === "5xx") / minute.seconds : undefined;
+  const requests = minute && [...answered(minute, isOf)];
+  const asked = requests?.reduce((sum, [, , many]) => sum + many / minute.sources.get(who).seconds, 0);
+  const failed = requests?.some(([, [, , status], many]) => status === "5xx" && many > 0);
   const active = policies[key]?.policy?.active;
-  const state = gateway.isGone ? "off" : !report ? "warn" : report.why_not_ready ? "bad" : failed > 0 ? "warn" : "ok";
+  const late = gateway.age_ms > LATE && `last heard ${ago(gateway.age_ms / 1000)}`;
+  const state = gateway.isGone ? "off" : !report ? "warn" : report.why_not_ready ? "bad" : failed || late ? "warn" : "ok";
   const away = now.gateways_left_out ? "not among those that the catalog lists" : "no session any more";
-  const says = gateway.isGone ? `${away}, for ${long(gateway.seconds)}` : !report ? "has not said yet how it is" : report.why_not_ready ?? "ready";
+  const says = gateway.isGone ? `${away}, for ${long(gateway.seconds)}` : !report ? "has not said yet how it is" : [report.why_not_ready ?? (!late && "ready"), late].filter(Boolean).join(", ");
   return card({
     key: who, state, title: key, tags: [gateway.own && ["this one", "own"], gateway.isGone && ["gone", "off"]].filter(Boolean), says,
     facts: [
@@ -84,7 +88,7 @@ function catalogCard(catalog, { now, minute }) {
   const isOf = (who) => who === `catalog ${catalog.url}`;
   const role = catalog.role === "active" && !now.catalog.reachable ? "silent" : catalog.role;
   const state = isActive && catalog.said?.ready !== false ? "ok" : catalog.role === "standby" ? "ok" : "bad";
-  const commits = minute && isActive ? minute.sum("bazaar_catalog_commits_total", isOf, ([result]) => result === "committed") / minute.seconds : undefined;
+  const commits = minute && isActive ? minute.rate("bazaar_catalog_commits_total", isOf, ([result]) => result === "committed") : undefined;
   const says = role === "silent" ? "does not answer" : catalog.said && !catalog.said.ready ? catalog.said.says : isActive ? "commits, and keeps the journal" : "stands by, to take over";
   const facts = isActive ? [
     fact("commits", `${rate(commits)} /s`),
