@@ -232,10 +232,14 @@ pub fn policies(policies: &Policies) -> String {
     if let (Some(active), Some(candidate)) = (&policies.active, &policies.candidate) {
         text += &other_reply_headers(active, candidate);
     }
-    let kept = policies.kept.iter().rev().map(|kept| match kept.has_failed() {
-        false => short(&kept.digest),
-        true => format!("{} (failed)", short(&kept.digest)),
-    });
+    let kept = policies
+        .kept
+        .iter()
+        .rev()
+        .map(|kept| match kept.has_failed() {
+            false => short(&kept.digest),
+            true => format!("{} (failed)", short(&kept.digest)),
+        });
     let kept = kept.collect::<Vec<_>>().join(" ");
     if !kept.is_empty() {
         text += &format!("kept, the latest first: {kept}\n");

@@ -479,7 +479,10 @@ fn load_trades_checks_and_measures() {
     let evicted = [before, cached()].map(|cached| cached["evicted"].as_u64().unwrap());
     assert!(evicted[0] < evicted[1], "{evicted:?}");
     let metrics = bazaar.admin("GET", "/metrics", b"").body;
-    let exported = format!("bazaar_cache_evicted_total{{kind=\"stock\"}} {}", evicted[1]);
+    let exported = format!(
+        "bazaar_cache_evicted_total{{kind=\"stock\"}} {}",
+        evicted[1]
+    );
     assert!(metrics.lines().any(|line| line == exported), "{metrics}");
 
     let dirs = [1, 2, 3].map(|id| bazaar.data_dir(id));

@@ -200,9 +200,14 @@ fn up_and_down_and_up(
     // From now on there are events, also of all the orders before: and streams, which end where a gateway does.
     let newest = bazaar.trade(&Order::buy(1, "nvidia"));
     followers.wait_for(newest);
-    let to_itself = under_load(bazaar, &load, "this release to itself", |bazaar, clients| {
-        exchange_all(bazaar, deployment, clients, &now);
-    });
+    let to_itself = under_load(
+        bazaar,
+        &load,
+        "this release to itself",
+        |bazaar, clients| {
+            exchange_all(bazaar, deployment, clients, &now);
+        },
+    );
     refuses_the_release_before(bazaar, &deployment.catalogs, &before);
     for catalog in &deployment.catalogs {
         exchange(bazaar, *catalog, &now);

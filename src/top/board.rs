@@ -501,9 +501,7 @@ fn policy(gateway: &Gateway, told: PolicyOf, minute: Option<&Span<'_>>) -> Polic
 fn decided(key: &str, version: &Policy, minute: &Span<'_>) -> Decided {
     let source = source_of_gateway(key);
     let is_of = |added: &Added<'_>, results: &[&str]| {
-        added.who == source
-            && added.label(0) == version.digest
-            && results.contains(&added.label(1))
+        added.who == source && added.label(0) == version.digest && results.contains(&added.label(1))
     };
     let of = |results: &[&str]| {
         minute.sum("bazaar_policy_decisions_total", |added| {

@@ -179,7 +179,10 @@ fn count_for(time: Duration) {
         .spawn()
         .expect("chrt is there, as util-linux is everywhere");
     thread::sleep(time.saturating_sub(begun.elapsed()));
-    counting.kill().and_then(|()| counting.wait()).expect("it was started");
+    counting
+        .kill()
+        .and_then(|()| counting.wait())
+        .expect("it was started");
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn a_list_that_is_taken_but_for_its_end_has_its_stream_reset_and_its_connection_
 
 #[test]
 fn at_the_admin_address_too_a_stream_that_is_not_taken_is_reset_and_who_asks_nothing_more_is_cut_off()
-{
+ {
     let bazaar = Bazaar::start_default();
     let runtime = Runtime::new().expect("there are threads");
     runtime.block_on(async {

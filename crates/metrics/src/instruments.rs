@@ -134,7 +134,10 @@ impl Counter {
 
     /// All so far.
     pub fn total(&self) -> u64 {
-        self.0.all().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.0
+            .all()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
     }
 }
 

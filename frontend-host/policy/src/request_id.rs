@@ -122,7 +122,11 @@ mod tests {
         for id in ["", "a b", "a\"b", "a,b", "é", "a/b", "{}", &too_long] {
             let id = sent(id.as_bytes());
             assert!(parse(id.text().as_bytes()).is_some(), "{id:?}");
-            assert_eq!(id.header(), id.text().as_str(), "it is the same from then on");
+            assert_eq!(
+                id.header(),
+                id.text().as_str(),
+                "it is the same from then on"
+            );
         }
     }
 

@@ -172,9 +172,8 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        let owned = |a: &str, b: &str, history: &str| {
-            (a.to_owned(), b.to_owned(), PathBuf::from(history))
-        };
+        let owned =
+            |a: &str, b: &str, history: &str| (a.to_owned(), b.to_owned(), PathBuf::from(history));
         assert_eq!(parse(&[]), owned("@2", "@1", HISTORY));
         let named = parse(&["9e50729", "@3", "--history=kept.jsonl"]);
         assert_eq!(named, owned("9e50729", "@3", "kept.jsonl"));

@@ -78,7 +78,9 @@ pub enum Error {
     #[error("{}: {why}; `make bench` adds a run to it", path.display())]
     NoHistory { path: PathBuf, why: String },
     /// A run that a history has not.
-    #[error("{name}: {why}. Runs are called by their place, @1 the last one, or by a commit; there are\n{known}")]
+    #[error(
+        "{name}: {why}. Runs are called by their place, @1 the last one, or by a commit; there are\n{known}"
+    )]
     NoRun {
         name: String,
         why: String,

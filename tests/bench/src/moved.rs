@@ -157,7 +157,10 @@ impl Moved {
         for why in &self.left_out {
             writeln!(text, "\nNot compared: {why}.").expect("a string takes it all");
         }
-        let moved = self.figures.iter().filter(|figure| figure.is_beyond_noise());
+        let moved = self
+            .figures
+            .iter()
+            .filter(|figure| figure.is_beyond_noise());
         let (moved, all) = (moved.count(), self.figures.len());
         text + &format!("\n{moved} of {all} figures moved beyond noise.\n")
     }
@@ -165,7 +168,10 @@ impl Moved {
     fn machines_in_words(&self) -> String {
         let [earlier, later] = &self.machines;
         if earlier.len() == 1 && earlier == later {
-            return format!("Both were measured on one kind of machine: {}.\n\n", earlier[0]);
+            return format!(
+                "Both were measured on one kind of machine: {}.\n\n",
+                earlier[0]
+            );
         }
         format!(
             "**The machines differ**: ratios to peers may differ for that alone.\nA: {}\nB: {}\n\n",
@@ -204,9 +210,8 @@ impl Subject {
 
     fn scenario<'a>(&self, run: &'a Run) -> Option<&'a Scenario> {
         let mut scenarios = run.scenarios.iter();
-        scenarios.find(|scenario| {
-            (scenario.kind, scenario.connections) == (self.kind, self.connections)
-        })
+        scenarios
+            .find(|scenario| (scenario.kind, scenario.connections) == (self.kind, self.connections))
     }
 }
 
@@ -264,7 +269,9 @@ impl Sides<'_> {
             return Err(format!("{name}, which was not measured in every run"));
         }
         let first = self.runs().find_map(|run| subject.scenario(run));
-        let series = first.map(|scenario| &scenario.series[..]).unwrap_or_default();
+        let series = first
+            .map(|scenario| &scenario.series[..])
+            .unwrap_or_default();
         let names = series.iter().map(|series| series.contender.as_str());
         let mut peers: Vec<&str> = names
             .filter(|contender| !is_ours(contender) && in_all(contender))

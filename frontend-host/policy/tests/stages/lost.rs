@@ -57,7 +57,10 @@ fn a_gateway_whose_state_is_lost_or_damaged_is_closed_and_says_what_was_active()
         assert_eq!(decided(&after), Ok(()), "{name}");
         drop(after);
         let again = started(dir.path(), DEFAULT_POLICY);
-        assert_eq!((active(&again).as_str(), again.fell_back()), ("guarded", None));
+        assert_eq!(
+            (active(&again).as_str(), again.fell_back()),
+            ("guarded", None)
+        );
     }
 }
 
@@ -73,5 +76,8 @@ fn a_gateway_that_has_nothing_to_forget_is_open() {
     assert_eq!(decided(&started(dir.path(), DEFAULT_POLICY)), Ok(()));
     let marked = guest("marked");
     let other = started(dir.path(), &marked);
-    assert_eq!((active(&other).as_str(), decided(&other)), ("marked", Ok(())));
+    assert_eq!(
+        (active(&other).as_str(), decided(&other)),
+        ("marked", Ok(()))
+    );
 }

@@ -152,7 +152,9 @@ fn as_many_of_the_last_changes_are_read_as_are_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let versions = started(dir.path(), DEFAULT_POLICY);
     for number in 0..50 {
-        versions.note("record", &of(&format!("ada {number}"))).unwrap();
+        versions
+            .note("record", &of(&format!("ada {number}")))
+            .unwrap();
     }
     let who = |changes: Vec<Change>| -> Vec<String> {
         changes.into_iter().map(|change| change.who).collect()

@@ -23,8 +23,7 @@ const SERVE: [&str; 4] = [
 ];
 
 /// What caches do not offer that keep an answer until it expires.
-pub const STALE: &str =
-    "a policy in wasm; a linearizable cache: an answer stays until it expires";
+pub const STALE: &str = "a policy in wasm; a linearizable cache: an answer stays until it expires";
 
 /// What hosts of code do not offer that gives one answer, and keep none.
 pub const CONSTANT: &str = "a linearizable cache: its answer is a constant";

@@ -86,10 +86,12 @@ fn lead(server: &mut Process, clients: &[SocketAddr]) -> Result<SocketAddr, Erro
     })?;
     let mut names = (0..clients.len()).map(server_name);
     let number = names.position(|name| Some(name) == leader);
-    number.map(|number| clients[number]).ok_or_else(|| Error::Wrong {
-        name: "NATS".to_owned(),
-        answer: format!("the stream is led by {leader:?}"),
-    })
+    number
+        .map(|number| clients[number])
+        .ok_or_else(|| Error::Wrong {
+            name: "NATS".to_owned(),
+            answer: format!("the stream is led by {leader:?}"),
+        })
 }
 
 fn is_made(answer: &str) -> bool {
@@ -102,8 +104,12 @@ fn leader_of(info: &str) -> Option<String> {
     let info: Value = serde_json::from_str(info).ok()?;
     let cluster = &info["cluster"];
     let followers = cluster["replicas"].as_array()?;
-    let current = followers.iter().filter(|follower| follower["current"] == true);
-    let leader = cluster["leader"].as_str().filter(|leader| !leader.is_empty())?;
+    let current = followers
+        .iter()
+        .filter(|follower| follower["current"] == true);
+    let leader = cluster["leader"]
+        .as_str()
+        .filter(|leader| !leader.is_empty())?;
     (current.count() + 1 == SERVERS).then(|| leader.to_owned())
 }
 
@@ -174,6 +180,10 @@ mod tests {
         let stream: Value = serde_json::from_str(STREAM).unwrap();
         assert_eq!(stream["num_replicas"], SERVERS);
         let config = include_str!("../../contenders/nats.conf");
-        assert!(config.lines().any(|line| line.trim() == "sync_interval: always"));
+        assert!(
+            config
+                .lines()
+                .any(|line| line.trim() == "sync_interval: always")
+        );
     }
 }

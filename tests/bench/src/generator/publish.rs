@@ -53,10 +53,12 @@ impl Publishes {
             .enable_all()
             .build()
             .map_err(Error::machine("cannot start a runtime"))?;
-        runtime.block_on(self.drive()).map_err(|error| Error::Failed {
-            program: "publish".to_owned(),
-            output: error.to_string(),
-        })
+        runtime
+            .block_on(self.drive())
+            .map_err(|error| Error::Failed {
+                program: "publish".to_owned(),
+                output: error.to_string(),
+            })
     }
 
     async fn drive(&self) -> io::Result<Figures> {
@@ -144,7 +146,9 @@ impl Client {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     /// So many bytes follow, and an end of line.
-    Message { bytes: usize },
+    Message {
+        bytes: usize,
+    },
     Ping,
     /// Of itself, for the most part.
     Other,
@@ -155,7 +159,9 @@ impl Line {
         let mut words = line.split_whitespace();
         match words.next() {
             Some("MSG") => {
-                let bytes = words.next_back().and_then(|word| word.parse::<usize>().ok());
+                let bytes = words
+                    .next_back()
+                    .and_then(|word| word.parse::<usize>().ok());
                 let bytes = bytes.filter(|bytes| *bytes <= ANSWER_BYTES_MAX);
                 let bytes = bytes.ok_or_else(|| invalid(line))?;
                 Ok(Self::Message { bytes })
@@ -219,7 +225,10 @@ mod tests {
     fn lines_of_the_protocol_are_told_apart() {
         for (line, expected) in [
             ("MSG _INBOX.bench.3 1 31\r\n", Line::Message { bytes: 31 }),
-            ("MSG _INBOX.bench 1 reply.to 7\r\n", Line::Message { bytes: 7 }),
+            (
+                "MSG _INBOX.bench 1 reply.to 7\r\n",
+                Line::Message { bytes: 7 },
+            ),
             ("PING\r\n", Line::Ping),
             ("INFO {\"server_name\":\"node-0\"}\r\n", Line::Other),
             ("+OK\r\n", Line::Other),

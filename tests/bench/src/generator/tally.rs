@@ -28,8 +28,7 @@ impl Tally {
 
     /// A request was answered with success, after so long.
     pub fn count(&mut self, latency: Duration) {
-        self.latencies
-            .saturating_record(latency.as_micros() as u64);
+        self.latencies.saturating_record(latency.as_micros() as u64);
     }
 
     /// A request was answered with something else.

@@ -181,7 +181,10 @@ fn runs_of_a_commit_count_as_its_starts() {
     let runs: Vec<Run> = (0..6).map(|_| run(&mut random, TRUTH)).collect();
     let runs: Vec<&Run> = runs.iter().collect();
     let text = Moved::between(&runs[..3], &runs[3..]).to_markdown();
-    assert!(text.contains("Each start of the contenders counts"), "{text}");
+    assert!(
+        text.contains("Each start of the contenders counts"),
+        "{text}"
+    );
     let text = Moved::between(&runs[..2], &runs[2..]).to_markdown();
     assert!(text.contains("Each round counts"), "{text}");
 }
@@ -194,7 +197,12 @@ fn machines_that_differ_and_peers_that_were_not_there_are_said() {
     later.machine = machine("Intel Xeon");
     later.scenarios[0].series.remove(1);
     let text = Moved::between(&[&earlier], &[&later]).to_markdown();
-    for part in ["**The machines differ**", "AMD EPYC", "Intel Xeon", "bazaar: p99 | haproxy |"] {
+    for part in [
+        "**The machines differ**",
+        "AMD EPYC",
+        "Intel Xeon",
+        "bazaar: p99 | haproxy |",
+    ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
 
