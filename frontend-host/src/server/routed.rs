@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 
 use super::unsent::{UnderWay, let_go};
 use crate::config::CHUNK_BYTES;
@@ -87,6 +87,8 @@ impl http_body::Body for Routed {
 mod tests {
     use std::future::poll_fn;
     use std::sync::atomic::Ordering;
+
+    use http_body::Body as _;
 
     use super::super::progress::Progress;
     use super::super::slot::{TICK_MS, WorkerSlot, WorkerStats};
