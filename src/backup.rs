@@ -16,7 +16,9 @@ use catalog::backup::{self, Copied};
 use catalog::{DATABASE_FILE, RebuildError, StoreUrl};
 use daemon::directory;
 use daemon::ownership::{Ownership, remedy};
+use domain::JournalId;
 use jiff::Timestamp;
+use serde_json::json;
 use storage::{StorageError, archive as archive_dir};
 use tempfile::TempDir;
 use thread_priority::{
@@ -33,6 +35,9 @@ use archive::{ArchiveError, Layout, Manifest};
 const CATALOG: &str = "catalog";
 const GATEWAY: &str = "gateway";
 const ORDER_PREFIX: &str = "order-";
+
+/// Beside a database that was made of a backup: of which, when and by whom.
+const RESTORED_FROM: &str = "restored-from.json";
 
 /// The highest niceness that there is.
 const LOWEST_PRIORITY: i32 = 19;
@@ -247,6 +252,10 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
         place(&policies, &gateways)?;
     }
     drop(unpacked); // what is left of it is nobody's
+    let unnoted = match store {
+        None => note_origin(args, &catalog, &manifest, journal).err(),
+        Some(_) => None,
+    };
     for made in [&catalog, &gateways] {
         ownership.give(made).map_err(failed(made))?;
     }
@@ -258,6 +267,9 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
     );
     if keeps_gateway {
         text += &format!("{} is there, and stays as it is\n", gateways.display());
+    }
+    if let Some(error) = unnoted {
+        text += &format!("Of what it was made is not written down there: {error}\n");
     }
     if let Some(advice) = ownership.advice(data_dir) {
         text += &format!("{advice}\n");
@@ -271,6 +283,31 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
         }
     };
     Ok(text)
+}
+
+/// Writes down beside a database of what it was made: a journal that ends with an order has nothing else of the one before.
+fn note_origin(
+    args: &cli::Restore,
+    catalog: &Path,
+    of: &Manifest,
+    journal: JournalId,
+) -> Result<(), BackupError> {
+    let note = json!({
+        "journal": journal.to_string(),
+        "until": args.until.map(|last| last.0),
+        "backup": args.file.display().to_string(),
+        "backup_sha256": of.sha256,
+        "of_journal": of.journal,
+        "of_orders": of.orders,
+        "of_chain_hash": of.chain_hash,
+        "taken_at_ms": of.taken_at_ms,
+        "restored_at": Timestamp::now().to_string(),
+        "restored_by": cli::user(),
+        "release": env!("CARGO_PKG_VERSION"),
+    });
+    let path = catalog.join(RESTORED_FROM);
+    let written = daemon::atomic_file::write(&path, format!("{note:#}\n").as_bytes());
+    written.map_err(failed(&path))
 }
 
 /// Gives a directory its place, all of it or nothing.

@@ -37,7 +37,7 @@ mod deploy;
 #[cfg(test)]
 mod documents;
 
-pub use admin::{Admin, AdminTokenError};
+pub use admin::{Admin, AdminTokenError, user};
 pub use backup::{Backup, Restore, Take};
 pub use config::{Config, Secrets};
 pub use log::LogFormat;
@@ -329,6 +329,24 @@ mod tests {
         for guard in GUARDS {
             assert!(of_variable.contains_key(guard), "{guard} is of no flag");
         }
+    }
+
+    /// Help says what is in the environment, and is what people send to each other.
+    #[test]
+    fn no_help_says_what_a_variable_has_that_is_a_secret_or_has_one_in_it() {
+        let mut secrets = BTreeMap::from([
+            ("BAZAAR_ADMIN_READ_TOKEN", 0),
+            ("BAZAAR_ADMIN_TOKEN", 0),
+            ("BAZAAR_STORE", 0),
+        ]);
+        for (command, flag) in flags(&Cli::command()) {
+            let variable = flag.get_env().and_then(OsStr::to_str).unwrap_or_default();
+            if let Some(count) = secrets.get_mut(variable) {
+                *count += 1;
+                assert!(flag.is_hide_env_values_set(), "{variable} of `{command}`");
+            }
+        }
+        assert!(secrets.values().all(|count| *count > 0), "{secrets:?}");
     }
 
     /// Man pages are made where a package is, by whoever makes it.

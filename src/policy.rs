@@ -243,8 +243,11 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
             active(&mut admin).await?
         }
         Policy::List { admin } => status::policies(&list(&mut Admin::new(admin)?).await?),
-        Policy::Log { admin, json } => {
-            let answer = Admin::new(admin)?.get("/policy/changes").await?;
+        Policy::Log { admin, limit, json } => {
+            let limit = limit.map(|limit| limit.to_string());
+            let limit = limit.as_deref().map(|limit| ("limit", limit));
+            let path = query_path("/policy/changes", limit.as_slice());
+            let answer = Admin::new(admin)?.get(&path).await?;
             match json {
                 true => String::from_utf8_lossy(&answer).trim_end().to_owned() + "\n",
                 false => status::changes(&parse::<Changes>(&answer)?.changes),

@@ -15,6 +15,9 @@ use crate::harness::{
 /// How long an answer may take while others misbehave, on a busy machine.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long what goes out may go on, and come, on a busy machine: 12 s by themselves.
+const ENDED_WITHIN: Duration = Duration::from_secs(40);
+
 const TOKEN: &str = "s3cr3t";
 
 fn bazaar_with_token() -> Bazaar {
@@ -305,6 +308,51 @@ fn a_token_that_is_replaced_in_its_file_is_asked_for_from_then_on() {
     assert!(!is_let_in("first"));
 }
 
+/// Reads until it comes.
+fn read_to(wanted: &str, from: &mut TcpStream) {
+    let began = Instant::now();
+    let (mut read, mut part) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&read).contains(wanted) {
+        let count = from.read(&mut part).unwrap();
+        read.extend_from_slice(&part[..count]);
+        let in_time = count > 0 && began.elapsed() < ENDED_WITHIN;
+        assert!(in_time, "{wanted:?}: {}", String::from_utf8_lossy(&read));
+    }
+}
+
+/// Clients' requests go to who may see them now, and not for as long as they were asked for.
+#[test]
+fn what_goes_out_to_an_operator_ends_once_their_token_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    fs::write(&file, "first\n").unwrap();
+    let bazaar = Bazaar::start(Options {
+        gateway_flags: vec![format!("--admin-token-file={}", file.display())],
+        ..Options::default()
+    });
+    let asked = ["POST /policy/recording?seconds=600", "GET /console/events"];
+    let streams = asked.map(|asked| {
+        let mut stream = TcpStream::connect(bazaar.admin_address()).unwrap();
+        stream.set_read_timeout(Some(ENDED_WITHIN)).unwrap();
+        let request = format!(
+            "{asked} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer first\r\n\
+             connection: close\r\ncontent-length: 0\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        read_to(" 200 OK\r\n", &mut stream);
+        stream
+    });
+    fs::write(&file, "second\n").unwrap();
+    for mut stream in streams {
+        read_to("0\r\n\r\n", &mut stream); // the last of its chunks
+    }
+    let shown = [("authorization", "Bearer second")];
+    wait_until("the end to be written down", || {
+        let log = ask(&bazaar, "GET", "/policy/changes", &shown);
+        log.body.contains("\"recorded\"")
+    });
+}
+
 #[test]
 fn so_is_one_for_reading_and_who_has_it_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -419,6 +467,8 @@ fn every_error_is_json() {
         ("POST", "/policy/promote", 409),
         ("POST", "/policy/recording?seconds=x", 400),
         ("POST", "/policy/recording?seconds=0", 400),
+        ("GET", "/policy/changes?limit=0", 400),
+        ("GET", "/policy/changes?limit=all", 400),
         ("PUT", "/policy/candidate", 400),
         ("PUT", "/policy/candidate?shadow=2", 400),
         ("GET", "/policy/differences", 404),

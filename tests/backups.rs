@@ -104,6 +104,14 @@ fn until_an_order_is_another_journal_which_those_of_before_are_refused_by() {
         said.contains("4 orders") && said.contains("another journal"),
         "{said}"
     );
+    // The journal itself has nothing of the one before.
+    let note = fs::read(bazaar.catalog_dir().join("restored-from.json")).unwrap();
+    let note: Value = serde_json::from_slice(&note).unwrap();
+    assert_eq!(note["of_journal"], journal, "{note}");
+    let (until, orders) = (note["until"].as_u64(), note["of_orders"].as_u64());
+    assert_eq!((until, orders), (Some(3), Some(9)));
+    assert_eq!(note["backup"], text(&file), "{note}");
+    assert!(said.contains(note["journal"].as_str().unwrap()), "{note}");
     // A replica of before is refused by name.
     bazaar.kill(1);
     bazaar.start_server_with(Server::Catalog, Vec::new());

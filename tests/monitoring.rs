@@ -102,7 +102,8 @@ fn a_catalog_that_waits_and_its_gateways_say_for_whom_and_how_long() {
     fs::create_dir(&dir).unwrap();
     copy_all(copy.path(), &dir);
     let catalog = monitor(&mut bazaar, Server::Catalog);
-    let whom = format!("for the ledger of replica {away}, since its database lost what is there");
+    let whom =
+        format!("for the ledger of replica {away}, since its database may lack what is there");
     wait_until("both to say whom the catalog waits for", || {
         let own = ask(catalog, "/readyz");
         let of_gateway = bazaar.admin("GET", "/readyz", b"");

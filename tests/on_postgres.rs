@@ -267,6 +267,61 @@ fn what_a_promoted_server_lacks_comes_back_from_the_replicas() {
     bazaar.stop();
 }
 
+/// What the promoted server lacks one replica alone has, and that one is away: nothing shows that anything is missing.
+#[test]
+fn a_promoted_server_is_not_believed_before_every_replica_is_heard() {
+    let Some(mut cluster) = Cluster::start(&Servers {
+        standby: true,
+        ..Servers::default()
+    }) else {
+        return;
+    };
+    let mut bazaar = start(&cluster.database("bazaar"), 1);
+    for _ in 0..3 {
+        bazaar.trade(&Order::sell(1, "meta"));
+    }
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+    cluster.copy_standby();
+    let leader = bazaar.leader();
+    let others = [1, 2, 3].into_iter().filter(|id| *id != leader);
+    let others: Vec<u32> = others.collect();
+    for id in &others {
+        bazaar.kill(*id);
+    }
+    assert_eq!(bazaar.trade(&Order::sell(5, "meta")), 3);
+    bazaar.kill(leader);
+    bazaar.kill_catalog();
+    cluster.promote_copy();
+    for id in &others {
+        bazaar.restart(*id);
+    }
+    let logged = bazaar.server(Server::Catalog).log().len();
+    bazaar.restart_catalog();
+    let catalog = bazaar.server(Server::Catalog);
+    wait_until("the catalog to say what to do", || {
+        let said = &catalog.log()[logged..];
+        said.contains("may lack what was acknowledged") && said.contains("--accept-loss-of")
+    });
+    let whom =
+        format!("for the ledger of replica {leader}, since its database may lack what is there");
+    let waits = |bazaar: &Bazaar| {
+        let said = bazaar.admin("GET", "/readyz", b"");
+        said.status == 503 && said.error().1.contains(&whom)
+    };
+    wait_until("the catalog to wait for it alone", || waits(&bazaar));
+    // Longer than a start waits where nothing says that anything may be missing.
+    thread::sleep(Duration::from_millis(1_200));
+    assert!(waits(&bazaar));
+    bazaar.restart(leader);
+    bazaar.wait_until_ready();
+    let said = bazaar.server(Server::Catalog).log();
+    let put_back = "put back rows that the database had lost rows=1";
+    assert!(said[logged..].contains(put_back), "{said}");
+    bazaar.check_acknowledged();
+    assert_eq!(bazaar.quantity("meta"), 1008);
+    bazaar.stop();
+}
+
 #[test]
 fn trades_wait_for_the_standby_and_go_on_when_it_is_back() {
     let Some(cluster) = Cluster::start(&Servers {

@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::harness::{Bazaar, Options, Order, example, guest, run, run_ok, wait_until};
+use crate::harness::{Bazaar, Options, Order, Server, example, guest, run, run_ok, wait_until};
 
 struct Recordings(TempDir);
 
@@ -51,13 +51,13 @@ fn test(arguments: &[&str]) -> (Option<i32>, String) {
 #[test]
 fn a_recording_has_no_header_that_the_policy_did_not_ask_for_and_no_credentials() {
     let recordings = Recordings::new();
-    let bazaar = Bazaar::start(Options {
+    let mut bazaar = Bazaar::start(Options {
         policy: Some(guest("echoes")),
         ..Options::default()
     });
     let ask = || {
         let headers = [
-            ("cookie", "session=s3cret"),
+            ("cookie", "theme=dark; session=s3cret"),
             ("user-agent", "nobody-asked"),
             ("x-forwarded-for", "192.0.2.7"),
             ("x-request-id", "asked-here"),
@@ -110,6 +110,9 @@ fn a_recording_has_no_header_that_the_policy_did_not_ask_for_and_no_credentials(
     let told = run_ok(["policy", "log", &admin]);
     let line = "record by ada (nothing, 127.0.0.1): for 1 s, with cookie: to see\n";
     assert!(told.contains(line), "{told}");
+    let last = run_ok(["policy", "log", "--limit=1", &admin]);
+    assert!(last.contains(" recorded by ada "), "{last}");
+    assert_eq!(last.lines().count(), 1, "{last}");
 
     let output = recordings.at("refused");
     let refused = run([
@@ -124,6 +127,21 @@ fn a_recording_has_no_header_that_the_policy_did_not_ask_for_and_no_credentials(
     assert!(said.contains("does not ask to see `user-agent`"), "{said}");
     let wrong = bazaar.admin("POST", "/policy/recording?headers=a%20b", b"");
     assert_eq!(wrong.status, 400, "{wrong:?}");
+
+    // A gateway without a data directory has no other record of it.
+    let log = bazaar.server(Server::Gateway(0)).log();
+    let noted = log.lines().find(|line| {
+        line.contains("an operator did what changes no version") && line.contains("ada")
+    });
+    let noted = noted.expect("it is in the gateway's log");
+    for part in [
+        "record",
+        "nothing",
+        "127.0.0.1",
+        "for 1 s, with cookie: to see",
+    ] {
+        assert!(noted.contains(part), "{part}: {noted}");
+    }
 }
 
 #[test]

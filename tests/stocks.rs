@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use domain::{Entry, LedgerEnd, Row, StockChangeKind};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -532,6 +533,17 @@ fn changes_survive_a_catalog_that_is_rebuilt_and_one_that_is_restored() {
         "0",
     ]);
     assert!(said.contains("1 orders"), "{said}");
+    // What was changed behind that order is not, and what was changed before it is.
+    let cut = Connection::open(backups.path().join("until/catalog.db")).unwrap();
+    let listed = |name: &str| {
+        let sql = "SELECT price, quantity FROM stock WHERE name = ?";
+        let row = cut.query_row(sql, [name], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        });
+        row.unwrap()
+    };
+    assert_eq!(listed("acme"), (500, 49));
+    assert_eq!(listed("tesla").1, 1000, "it was delisted later");
     run_ok([
         "backup",
         "restore",

@@ -39,7 +39,7 @@ pub struct Config {
     /// How long a gateway may serve what it holds after it last asked. Also how long a trade
     /// may have to wait for a gateway that is gone, and a start for those of the run before.
     pub lease: Duration,
-    /// Replicas that a start which finds that rows are missing does not wait for: what only they have is lost.
+    /// Replicas that a start which finds that rows are missing, or may be, does not wait for: what only they have is lost.
     pub accept_loss_of: BTreeSet<ReplicaId>,
     /// Its database was [rebuilt](crate::rebuild()) from ledgers a moment ago. A replica that does not report is no reason to
     /// take it for an older copy then.

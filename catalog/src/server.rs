@@ -65,7 +65,7 @@ pub struct Parts {
     /// What the run before left of its limits, and where this one leaves its own.
     pub left: Option<Snapshot>,
     pub handover: Option<Handover>,
-    /// Longest wait for ledgers where nothing is known to be missing.
+    /// Longest wait for ledgers where nothing is missing, nor may be.
     pub healing_wait_max: Duration,
     /// Replicas of which what only they have is given up.
     pub accept_loss_of: BTreeSet<ReplicaId>,
@@ -229,13 +229,9 @@ pub(crate) fn start(
         journal: leadership.end,
         term: leadership.term.clone(),
         may_lack_rows: loaded.may_lack_rows,
+        is_unbroken: loaded.is_unbroken,
     };
-    // Where it may lack rows, replicas have as long as leases last, which is waited for anyway.
-    let longest = match loaded.may_lack_rows {
-        true => healing_wait_max.max(unsettled),
-        false => healing_wait_max,
-    };
-    let gives_up_at = BootTime::now() + longest;
+    let gives_up_at = BootTime::now() + healing_wait_max;
     let shared = Arc::new(Shared::new(visibility, leadership, lease, protocol));
     // Before the writer begins this run's first epoch.
     let takes = Takes::new(Arc::clone(&shared), left.as_ref(), BootTime::now());

@@ -47,6 +47,8 @@ pub struct Loaded {
     /// The database is known to have come back in another incarnation than the one of its last writer: what was
     /// committed last may not be in it.
     pub may_lack_rows: bool,
+    /// It is known to be in the same incarnation still in which [all was healed](Store::note_healed): nothing can be missing.
+    pub is_unbroken: bool,
 }
 
 /// The writer's side of a store. One thread owns it, and waits for it: what is on this machine may
@@ -92,7 +94,8 @@ pub trait Store: Send {
     /// not speak it refuse the store from then on. A lower one than is noted changes nothing.
     async fn raise_protocol(&mut self, protocol: Protocol) -> Result<(), StorageError>;
 
-    /// Notes durably that it has all that its incarnation before had: what [`Loaded::may_lack_rows`] said is over.
+    /// Notes durably that it has all that its incarnation before had: what [`Loaded::may_lack_rows`] said is over, and where
+    /// incarnations are told apart, [`Loaded::is_unbroken`] begins.
     async fn note_healed(&mut self) -> Result<(), StorageError> {
         Ok(())
     }

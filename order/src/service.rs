@@ -59,8 +59,9 @@ pub struct OrdersService {
     traces: Traces,
     /// Orders that may wait in the core.
     waiting: Arc<PerClient>,
-    /// For each page that is read.
+    /// For each page that is read: of all clients, and of each, so that one with very many waits for itself.
     pages: Arc<Semaphore>,
+    pages_of_client: Arc<PerClient>,
     /// Becomes true when the replica stops.
     closing: watch::Receiver<bool>,
 }
@@ -82,6 +83,7 @@ impl OrdersService {
             traces,
             waiting: Arc::new(PerClient::new(CLIENT_ORDERS_MAX)),
             pages: Arc::new(Semaphore::new(PAGES_MAX)),
+            pages_of_client: Arc::new(PerClient::new(PAGES_MAX)),
             closing,
         }
     }
@@ -125,13 +127,15 @@ impl OrdersService {
 }
 
 impl OrdersService {
-    /// Lists orders, of which none that was acknowledged before is missing unless that may be.
-    async fn page(&self, wanted: Wanted) -> Result<Page, Status> {
+    /// Lists orders, of which none that was acknowledged before is missing unless that may be. `own` is what a client has of
+    /// the turns to read.
+    async fn page(&self, wanted: Wanted, own: &Semaphore) -> Result<Page, Status> {
         let mut listing = Listing::new(wanted);
         let mut input = listing::Input::Begin;
         loop {
             input = match listing.step(input) {
                 listing::Action::Read { from, rows_max } => {
+                    let _own = own.acquire().await.expect("never closed");
                     let _turn = self.pages.acquire().await.expect("never closed");
                     let rows = read_orders(&self.reader, from, rows_max).await?;
                     listing::Input::Rows(rows)
@@ -188,10 +192,11 @@ impl Orders for OrdersService {
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let _span = self.answering(&request, "order.v1.Orders/List");
+        let own = self.pages_of_client.of(&client_of(&request));
         let request = request.into_inner();
         identity::check(&request.journal, self.journal).map_err(RequestError::NotOurs)?;
         let wanted = wanted(request).map_err(RequestError::Invalid)?;
-        let Page { rows, next, more } = self.page(wanted).await?;
+        let Page { rows, next, more } = self.page(wanted, &own).await?;
         Ok(Response::new(ListResponse {
             orders: rows.iter().filter_map(listed).collect(),
             next: next.0,

@@ -74,9 +74,31 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain_hash: Option<String>,
     pub files: Vec<Listed>,
+    /// Of all the rest of it. Backups of before 0.2.0 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 impl Manifest {
+    /// Over everything else that it says.
+    fn checksum(&self) -> String {
+        let Self {
+            format,
+            release,
+            taken_at_ms,
+            layout,
+            journal,
+            orders,
+            chain_hash,
+            files,
+            sha256: _,
+        } = self;
+        let of = (format, release, taken_at_ms, layout);
+        let all = (of, journal, orders, chain_hash, files);
+        let json = serde_json::to_vec(&all).expect("strings and numbers are JSON");
+        hex(Sha256::digest(json))
+    }
+
     /// Of nothing yet.
     pub fn now(layout: Layout, format: u32) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -89,6 +111,7 @@ impl Manifest {
             orders: None,
             chain_hash: None,
             files: Vec::new(),
+            sha256: None,
         }
     }
 
@@ -187,6 +210,7 @@ pub fn write(
             sha256: hashed.finish(),
         });
     }
+    manifest.sha256 = Some(manifest.checksum());
     let json = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(file)(error.into()))?;
     if json.len() as u64 > MANIFEST_BYTES_MAX {
         return Err(too_much(format!(
@@ -265,7 +289,14 @@ pub fn unpack(file: &Path, to: &Path) -> Result<Manifest, ArchiveError> {
             let mut json = Vec::new();
             let read = entry.take(MANIFEST_BYTES_MAX).read_to_end(&mut json);
             read.map_err(broken)?;
-            let said = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+            let said: Manifest =
+                serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+            let checksum = said.checksum();
+            let is_as_written = said.sha256.as_ref().is_none_or(|it| *it == checksum);
+            if !is_as_written || (mark.format, &mark.release) != (said.format, &said.release) {
+                let what = "what it says of itself is not as it was written";
+                return Err(damaged(what.to_owned()));
+            }
             manifest = Some(said);
             continue;
         }
@@ -337,9 +368,13 @@ impl<R: Read> Hashed<R> {
     }
 
     fn finish(self) -> String {
-        let digest = self.hash.finalize();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(self.hash.finalize())
     }
+}
+
+fn hex(digest: impl AsRef<[u8]>) -> String {
+    let bytes = digest.as_ref().iter();
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl<R: Read> Read for Hashed<R> {
@@ -396,6 +431,33 @@ mod tests {
             backup.display()
         );
         assert_eq!(refused.to_string(), said);
+    }
+
+    #[test]
+    fn whichever_byte_of_an_entry_is_another_that_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let backup = dir.path().join("backup");
+        write(&backup, manifest(), &files(dir.path(), 2)).unwrap();
+        let good = fs::read(&backup).unwrap();
+        let mut tar = Archive::new(&good[..]);
+        let entries = tar.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let within = entry.raw_file_position()..entry.raw_file_position() + entry.size();
+            within.map(|place| usize::try_from(place).unwrap())
+        });
+        let places: Vec<usize> = entries.flatten().collect();
+        // Of before 0.2.0 is what has no checksum: nor has one where that is called otherwise.
+        let key = good.windows(8).rposition(|it| it == b"\"sha256\"").unwrap();
+        let changed = places
+            .into_iter()
+            .filter(|place| !(key..key + 8).contains(place));
+        for place in changed {
+            let mut other = good.clone();
+            other[place] ^= 1;
+            fs::write(&backup, other).unwrap();
+            let unpacked = unpack(&backup, &dir.path().join(format!("unpacked-{place}")));
+            assert!(unpacked.is_err(), "byte {place}");
+        }
     }
 
     #[test]

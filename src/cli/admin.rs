@@ -151,12 +151,15 @@ pub struct Admin {
 impl Admin {
     /// Who makes a change: as the flag says, or the environment.
     pub fn operator(&self) -> String {
-        let flag = self.operator.clone();
-        let variables = ["USER", "LOGNAME"].into_iter();
-        let mut name = flag
-            .into_iter()
-            .chain(variables.filter_map(|variable| std::env::var(variable).ok()));
-        let name = name.find(|name| !name.is_empty());
-        name.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw()))
+        let flag = self.operator.clone().filter(|name| !name.is_empty());
+        flag.unwrap_or_else(user)
     }
+}
+
+/// Whose command it is, as the environment says.
+pub fn user() -> String {
+    let variables = ["USER", "LOGNAME"].into_iter();
+    let mut names = variables.filter_map(|variable| std::env::var(variable).ok());
+    let name = names.find(|name| !name.is_empty());
+    name.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw()))
 }

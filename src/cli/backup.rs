@@ -38,7 +38,7 @@ pub struct Take {
     pub data_dir: PathBuf,
     /// The catalog's database, where its truth is in PostgreSQL: postgres://user@host:port/db. Of the data directory only the
     /// gateway's policies are taken then, where it has any
-    #[arg(long, env = "BAZAAR_STORE", value_name = "URL")]
+    #[arg(long, env = "BAZAAR_STORE", value_name = "URL", hide_env_values = true)]
     pub store: Option<SecretUrl>,
 }
 
@@ -57,7 +57,7 @@ pub struct Restore {
     pub data_dir: PathBuf,
     /// A database in PostgreSQL that has no journal, for a catalog whose truth is there: postgres://user@host:port/db. Into the
     /// data directory only the gateway's policies are written then, where there are any
-    #[arg(long, env = "BAZAAR_STORE", value_name = "URL")]
+    #[arg(long, env = "BAZAAR_STORE", value_name = "URL", hide_env_values = true)]
     pub store: Option<SecretUrl>,
     /// With --store: a server without a synchronous standby will do
     #[arg(long, env = "BAZAAR_ALLOW_UNREPLICATED", requires = "store", value_parser = BoolishValueParser::new())]

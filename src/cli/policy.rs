@@ -223,6 +223,9 @@ pub enum Policy {
     Log {
         #[command(flatten)]
         admin: Admin,
+        /// How many changes, the latest; a gateway with a data directory keeps some thousands [default: 20]
+        #[arg(long, env = "BAZAAR_LOG_LIMIT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: Option<u32>,
         /// Print what the gateway answered, as JSON
         #[arg(long, env = "BAZAAR_LOG_JSON", value_parser = BoolishValueParser::new())]
         json: bool,

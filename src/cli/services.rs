@@ -192,7 +192,7 @@ pub struct PolicyRules {
         default_value_t = 10
     )]
     pub probation_failures_max: u64,
-    /// The request header that tells clients apart for canaries; the address where it is absent
+    /// The request header that tells clients apart, for canaries and for whom a policy fails; the address where it is absent
     #[arg(long, env = "BAZAAR_CLIENT_HEADER", value_name = "NAME")]
     pub client_header: Option<HeaderName>,
 }
@@ -300,7 +300,7 @@ pub struct Catalog {
         value_delimiter = ','
     )]
     pub rebuild_from: Vec<PathBuf>,
-    /// The database lost orders and waits for replicas that may have them: go on without what only these have,
+    /// The database lost orders, or may have, and waits for replicas that may have them: go on without what only these have,
     /// which is then lost
     #[arg(
         long,

@@ -13,6 +13,16 @@
 //! a row that continues the journal, which a replica with a longer ledger has to [show](SelfHealing::shown). A replica whose disk is empty counts as one
 //! that was not heard then: its disk may have been lost, or not be where it belongs.
 //!
+//! Where the database is [known to have come back](Found::may_lack_rows) they are waited for as long: time says nothing of
+//! it. The leader that it names is in every in-sync set of that leader's epoch, and has all of it; but epochs may be lost
+//! with the rows, each of which anybody can have led, alone in sync, without anybody else's having heard of it. So no smaller
+//! set than all will do.
+//!
+//! Where a catalog has heard all in this incarnation of the database, it is [unbroken](Found::is_unbroken): it has what was
+//! committed since, the last in-sync set with it, and a replica that is away and out of that set delays no start. Those in
+//! the set are heard all the same, lest a server is believed that was replaced for a while, and does not know: whoever came
+//! next had heard all of them as well, before anything was acknowledged there.
+//!
 //! A report counts only if nothing of before comes to the replica after it: see `order_core::Replica`, which lets go of
 //! everything that is under way before it reports, and takes nothing more until a later epoch has begun. None begins
 //! before the healing is over.
@@ -116,8 +126,18 @@ pub struct Found {
     pub journal: LedgerEnd,
     pub term: Term,
     /// Whether this is another incarnation of the database than the one in which the last term was, so that it may
-    /// lack what was committed then.
+    /// lack what was committed then. It is not believed before all have been heard.
     pub may_lack_rows: bool,
+    /// Whether a catalog was healed in this incarnation, and heard all then: its in-sync set is the last one. Nobody else is
+    /// waited for.
+    pub is_unbroken: bool,
+}
+
+impl Found {
+    /// Whether the database itself names a replica.
+    fn names(&self, replica: ReplicaId) -> bool {
+        self.term.in_sync.contains(&replica) || self.term.leader == Some(replica)
+    }
 }
 
 /// The healing of one start.
@@ -141,7 +161,7 @@ pub struct SelfHealing {
 }
 
 impl SelfHealing {
-    /// Of a catalog that waits until then for ledgers where nothing is missing.
+    /// Of a catalog that waits until then for ledgers where nothing is missing, nor [may be](Found::may_lack_rows).
     pub fn new(found: Found, gives_up_at: BootTime) -> Self {
         Self {
             found,
@@ -238,6 +258,11 @@ impl SelfHealing {
         self.reports.remove(&replica);
     }
 
+    /// Whether something is known to be missing, rather than that it may be.
+    pub fn has_lost(&self) -> bool {
+        self.has_lost
+    }
+
     /// What is to be done at `now`.
     pub fn next(&self, now: BootTime) -> HealingStep {
         let lacks = self.has_lost;
@@ -246,14 +271,22 @@ impl SelfHealing {
                 report.end.rows > self.found.journal.rows && !self.proven.contains(&report.replica);
             !(is_unproven || lacks && report.is_empty)
         };
-        let mut pending = self.named();
-        pending.retain(|replica| {
+        let mut unheard = self.named();
+        unheard.retain(|replica| {
             !self.accepted.contains(replica) && !self.reports.get(replica).is_some_and(is_heard)
         });
         if !self.rules.keep(Rule::SelfHealing) {
-            return HealingStep::Serve { unheard: pending };
+            return HealingStep::Serve { unheard };
         }
-        let until = Some(self.gives_up_at).filter(|_| !lacks);
+        let mut pending = unheard.clone();
+        if !lacks && self.found.is_unbroken {
+            // Who reported to have more is to show it all the same.
+            pending.retain(|it| self.found.names(*it) || self.reports.contains_key(it));
+        }
+        // Whoever gave up all that are named knows what came back.
+        let is_given_up = pending.is_empty() && !self.accepted.is_empty();
+        let is_believed = !lacks && (!self.found.may_lack_rows || is_given_up);
+        let until = Some(self.gives_up_at).filter(|_| is_believed);
         // Where the database names nobody, or whoever it names is given up, others may be there.
         let waits = !pending.is_empty() || self.reports.is_empty();
         if waits && until.is_none_or(|until| now < until) {
@@ -266,7 +299,7 @@ impl SelfHealing {
         }
         let proposed = self.proposed(self.found.journal);
         if proposed.is_empty() {
-            return HealingStep::Serve { unheard: pending };
+            return HealingStep::Serve { unheard };
         }
         HealingStep::PutBackProposed(proposed)
     }

@@ -143,6 +143,7 @@ impl Disk {
             protocol: content.protocol.unwrap_or(Protocol::FIRST),
             sessions_out: content.sessions_out,
             may_lack_rows: false,
+            is_unbroken: false,
         }
     }
 

@@ -3,8 +3,9 @@
 //! - [`url`]: where it is, and how it is reached;
 //! - `tls`: who is believed to be it;
 //! - `connection`: one connection;
-//! - `server`: whether it keeps what it acknowledges;
+//! - `server`: whether it keeps what it acknowledges, and of which history it is;
 //! - `schema`: its tables;
+//! - `writer_row`: the row that says who writes;
 //! - `lease`: who may write;
 //! - `protocol`: which version of the protocol the bazaar is at;
 //! - `rows`: their columns;
@@ -47,6 +48,7 @@ mod tls;
 mod connection;
 mod server;
 mod schema;
+mod writer_row;
 mod lease;
 mod protocol;
 mod rows;
@@ -60,11 +62,13 @@ pub use error::PostgresError;
 pub use journal::PostgresJournal;
 pub use url::StoreUrl;
 
-use connection::Connection;
+use connection::{Connection, Wanted};
 use error::{of_commit, of_read};
 use lease::{Standby, Taken};
 use rows::{JOURNAL, get, number, signed};
+use server::Server;
 use write::{Statements, Writer};
+use writer_row::Life;
 
 /// How many scripts have made the tables.
 pub const SCHEMA_VERSION: usize = schema::VERSION;
@@ -146,8 +150,9 @@ pub struct PostgresStore {
     journal: PostgresJournal,
     /// As it was when all was loaded.
     lease: WriterLease,
-    /// Of the server.
-    timeline: i64,
+    /// Which server it is, and what that is to the one in which a catalog was healed last.
+    server: Server,
+    life: Life,
     /// What was then, until it is asked for.
     loaded: Option<Loaded>,
     unchecked: Option<Unchecked>,
@@ -194,42 +199,39 @@ impl PostgresStore {
             server,
             lease,
             term,
-            mut beat,
-            is_promoted,
+            beat,
+            life,
         } = standby.take_over().await?;
-        let found = journal_id(&connection.client).await?;
-        let was_there = found.is_some();
-        let journal = match (found, new) {
-            (Some(journal), _) => journal,
-            (None, Some(new)) => {
-                begin(&mut connection.client, term, &new).await?;
-                beat += 1;
-                new.id
-            }
-            (None, None) => {
-                lease::release(&connection.client, term).await?;
-                return Err(none().into());
-            }
-        };
-        let statements = Statements::prepare(&connection.client, commit_time_max).await?;
-        let last = "SELECT coalesce(max(id), 0) FROM refused";
-        let last = connection.client.query_one(last, &[]).await;
-        let timeline = server.timeline;
-        let readers = PostgresJournal::new(url, term, server.system_identifier);
+        // No sign of life goes out meanwhile, so it is not to take long; and a server that stands still breaks no connection.
+        let time_max = 2 * commit_time_max;
+        let begun = Begun::with(&mut connection, term, new, commit_time_max);
+        let begun = tokio::time::timeout(time_max, begun).await;
+        let begun = begun.unwrap_or_else(|_| {
+            let problem = format!("no answer within {time_max:?} after this catalog took over");
+            Err(StorageError::Server(problem))
+        })?;
+        let Begun {
+            journal,
+            was_there,
+            statements,
+            refused_last,
+        } = begun.ok_or_else(none)?;
+        let readers = PostgresJournal::new(url, term, server.clone());
         let mut store = Self {
             journal: readers.clone(),
             writer: Writer {
-                refused_last: get(&last.map_err(of_read)?, 0)?,
+                refused_last,
                 connection,
                 statements,
                 term,
-                beat,
+                beat: beat + i64::from(!was_there), // which is the beginning
                 allow_unreplicated,
                 is_silent: false,
                 journal,
             },
             lease,
-            timeline,
+            server,
+            life,
             loaded: None,
             unchecked: None,
             was_there,
@@ -240,7 +242,8 @@ impl PostgresStore {
                 let connection = readers.connection().await?;
                 let client = &connection.client;
                 let loaded = Loaded {
-                    may_lack_rows: is_promoted,
+                    may_lack_rows: life == Life::Another,
+                    is_unbroken: life == Life::Same,
                     ..load(client, term, journal).await?
                 };
                 let audit = {
@@ -313,8 +316,11 @@ impl PostgresStore {
     /// # Errors
     /// As [`open`](Self::open).
     pub async fn begin(options: OpenOptions) -> Result<(), OpenError> {
-        let connection = Connection::open(&options.url).await?;
-        server::check(&connection.client, options.allow_unreplicated).await?;
+        let wanted = Wanted::Writable {
+            allow_unreplicated: options.allow_unreplicated,
+            seen: None,
+        };
+        let (connection, _) = Connection::open(&options.url, &wanted).await?;
         let has_tables = schema::version(&connection.client).await?.is_some();
         if has_tables && journal_id(&connection.client).await?.is_some() {
             return Ok(());
@@ -350,6 +356,50 @@ impl PostgresStore {
 
     fn client(&self) -> &Client {
         &self.writer.connection.client
+    }
+}
+
+/// What a term goes on with that was just taken.
+struct Begun {
+    journal: JournalId,
+    /// There was one.
+    was_there: bool,
+    statements: Statements,
+    /// The last order that was refused, by its id.
+    refused_last: i64,
+}
+
+impl Begun {
+    /// Begins a journal where there is none, and the term's statements. Without a `new` one the term is given back, and there is
+    /// nothing.
+    async fn with(
+        connection: &mut Connection,
+        term: i64,
+        new: Option<NewJournal>,
+        commit_time_max: Duration,
+    ) -> Result<Option<Self>, StorageError> {
+        let found = journal_id(&connection.client).await?;
+        let journal = match (found, new) {
+            (Some(journal), _) => journal,
+            (None, Some(new)) => {
+                begin(connection, term, &new).await?;
+                new.id
+            }
+            (None, None) => {
+                lease::release(&connection.client, term).await?;
+                return Ok(None);
+            }
+        };
+        let client = &connection.client;
+        let statements = Statements::prepare(client, commit_time_max).await?;
+        let last = "SELECT coalesce(max(id), 0) FROM refused";
+        let last = client.query_one(last, &[]).await.map_err(of_read)?;
+        Ok(Some(Self {
+            journal,
+            was_there: found.is_some(),
+            statements,
+            refused_last: get(&last, 0)?,
+        }))
     }
 }
 
@@ -395,9 +445,14 @@ impl Store for PostgresStore {
     }
 
     async fn note_healed(&mut self) -> Result<(), StorageError> {
-        let noted = lease::note_healed(self.client(), self.writer.term, self.timeline);
+        if self.life == Life::Same {
+            return Ok(()); // the row says so
+        }
+        let noted = lease::note_healed(self.client(), self.writer.term, &self.server);
         let noted = tokio::time::timeout(COMMIT_TIME_MAX, noted).await;
-        noted.unwrap_or_else(|_| Err(late(COMMIT_TIME_MAX)))
+        noted.unwrap_or_else(|_| Err(late(COMMIT_TIME_MAX)))?;
+        self.life = Life::Same;
+        Ok(())
     }
 
     async fn close(&mut self) -> Result<(), StorageError> {
@@ -445,6 +500,7 @@ async fn load(client: &Client, term: i64, journal: JournalId) -> Result<Loaded, 
         protocol: protocol::read(client).await?,
         sessions_out: None, // theirs are over before the writer's own
         may_lack_rows: false,
+        is_unbroken: false,
     })
 }
 
@@ -524,7 +580,11 @@ async fn stocks(client: &Client) -> Result<Vec<Stock>, StorageError> {
 }
 
 /// Begins a journal with its first stocks: all of it or nothing.
-async fn begin(client: &mut Client, term: i64, new: &NewJournal) -> Result<(), StorageError> {
+async fn begin(
+    connection: &mut Connection,
+    term: i64,
+    new: &NewJournal,
+) -> Result<(), StorageError> {
     let NewJournal {
         id: journal,
         listings,
@@ -542,7 +602,8 @@ async fn begin(client: &mut Client, term: i64, new: &NewJournal) -> Result<(), S
         .iter()
         .map(|listing| signed(listing.quantity))
         .collect();
-    let transaction = client.transaction().await.map_err(of_read)?;
+    connection.take_warning(); // of before
+    let transaction = connection.client.transaction().await.map_err(of_read)?;
     let locked = transaction.execute(schema::LOCK_WRITER, &[]).await;
     locked.map_err(of_read)?;
     let fence = "UPDATE writer SET beat = beat + 1 WHERE term = $1";
@@ -581,6 +642,9 @@ async fn begin(client: &mut Client, term: i64, new: &NewJournal) -> Result<(), S
     }
     protocol::note(&transaction, Protocol::NEWEST).await?;
     transaction.commit().await.map_err(of_commit)?;
+    if let Some(warning) = connection.take_warning() {
+        return Err(StorageError::Ambiguous(warning)); // it may not be on any standby
+    }
     tracing::info!(%journal, stocks = listings.len(), "began a journal");
     Ok(())
 }

@@ -345,6 +345,7 @@ impl SqliteStore {
             sessions_out,
             // Else nobody can tell.
             may_lack_rows: self.is_restored(),
+            is_unbroken: false,
         })
     }
 

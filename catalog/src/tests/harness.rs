@@ -30,6 +30,7 @@ use wire::catalog::v1::{self, SessionRequest, Side};
 use crate::error::Error;
 use crate::server::{Parts, Server};
 use crate::service::Service;
+use crate::store::Loaded;
 use crate::store::memory::Disk;
 use catalog_core::{CatalogState, Stock, Term};
 
@@ -103,6 +104,18 @@ impl Running {
             accept_loss_of: ids.collect(),
             ..parts(disk, LONG_LEASE)
         };
+        let limits = Limits::default();
+        Self::spawn(move |listener, stopped| serve(parts, (listener, limits), stopped)).await
+    }
+
+    /// A catalog that waits for no ledgers, unless its database may lack what they have, as this one may.
+    pub async fn start_suspecting(disk: &Disk) -> Self {
+        let parts = parts(disk, SHORT_LEASE);
+        let loaded = Loaded {
+            may_lack_rows: true,
+            ..parts.loaded
+        };
+        let parts = Parts { loaded, ..parts };
         let limits = Limits::default();
         Self::spawn(move |listener, stopped| serve(parts, (listener, limits), stopped)).await
     }

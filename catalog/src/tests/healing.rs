@@ -145,6 +145,23 @@ async fn where_nothing_is_missing_nobody_is_waited_for_longer_than_it_may_take()
     running.stop().await;
 }
 
+/// Whatever was gone for longer than leases last, and however short the wait is where nothing says that.
+#[tokio::test]
+async fn a_database_that_came_back_is_not_served_before_all_have_reported() {
+    let (disk, rows) = with_journal().await;
+    let running = Running::start_suspecting(&disk).await;
+    let (client, waiting) = (running.client(), Waiting::start(&running));
+    tokio::time::sleep(SHORT_LEASE).await;
+    assert!(waiting.is_none_over().await);
+    let said = leadership(&mut running.client()).await;
+    assert_eq!((&*said.unheard, said.unheard_ms), (&[3][..], None));
+    assert_eq!(say(&client, 3, &rows).await.unwrap(), None);
+    assert!(waiting.is_none_over().await, "replica 3 names replica 2");
+    assert_eq!(say(&client, 2, &rows[..1]).await.unwrap(), None);
+    assert_eq!(waiting.end().await.0, 98);
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_database_that_is_an_older_copy_gets_its_rows_back_before_anybody_is_served() {
     let (disk, mut rows) = with_journal().await;

@@ -37,6 +37,17 @@ pub enum Step {
     Serve(Batch, BTreeSet<ReplicaId>),
 }
 
+/// Why replicas are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// As at any start: not for long.
+    Compares,
+    /// The database is another incarnation, and may lack what was acknowledged.
+    Suspects,
+    /// It is known to.
+    HasLost,
+}
+
 /// The healing of one start.
 #[derive(Debug)]
 pub struct Healing {
@@ -47,7 +58,7 @@ pub struct Healing {
     /// How many rows were put back.
     restored: u64,
     /// What was logged last of whom it waits for.
-    waits_for: Option<(BTreeSet<ReplicaId>, bool)>,
+    waits_for: Option<(BTreeSet<ReplicaId>, Why)>,
     /// What was logged last of what a replica shows.
     refused: BTreeMap<ReplicaId, String>,
     /// What was logged last of rows that are not put back.
@@ -105,7 +116,12 @@ impl Healing {
     pub fn step(&mut self, now: BootTime) -> Step {
         match self.core.next(now) {
             HealingStep::Wait { pending, until } => {
-                self.log_waiting(pending, until.is_some());
+                let why = match until {
+                    Some(_) => Why::Compares,
+                    None if self.core.has_lost() => Why::HasLost,
+                    None => Why::Suspects,
+                };
+                self.log_waiting(pending, why);
                 Step::Wait(until)
             }
             HealingStep::PutBack { from } => {
@@ -228,18 +244,27 @@ impl Healing {
         }
     }
 
-    fn log_waiting(&mut self, pending: BTreeSet<ReplicaId>, bounded: bool) {
-        let waits_for = Some((pending, bounded));
+    fn log_waiting(&mut self, pending: BTreeSet<ReplicaId>, why: Why) {
+        let waits_for = Some((pending, why));
         if self.waits_for == waits_for {
             return;
         }
-        let replicas = names(waits_for.iter().flat_map(|(pending, _)| pending));
-        match bounded {
-            true => tracing::info!(
+        let mut replicas = names(waits_for.iter().flat_map(|(pending, _)| pending));
+        if replicas.is_empty() {
+            replicas.push_str("any");
+        }
+        match why {
+            Why::Compares => tracing::info!(
                 replicas,
                 "waiting for replicas to report their ledgers, to compare the journal with them"
             ),
-            false => tracing::error!(
+            Why::Suspects => tracing::warn!(
+                replicas,
+                "the database came back as another one, by a fail-over or from a copy, and may lack what was acknowledged: \
+                 waiting for these replicas to report. Start them; to go on without what only they have, start every \
+                 catalog with --accept-loss-of, once for each of them"
+            ),
+            Why::HasLost => tracing::error!(
                 replicas,
                 "the database lost what was acknowledged: waiting for these replicas, which have it or may have more of \
                  it. Start them; to go on without what only they have, name each with --accept-loss-of"

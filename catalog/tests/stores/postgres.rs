@@ -12,10 +12,11 @@ use tokio::sync::watch;
 use tonic::async_trait;
 
 use catalog::stocks::built_in;
+use catalog::store::postgres::transfer::Source;
 use catalog::store::postgres::{
     COMMIT_TIME_MAX, NewJournal, OpenError, OpenOptions, PostgresError, PostgresStore, StoreUrl,
 };
-use catalog::store::{Journal, Store, random_journal};
+use catalog::store::{Journal, Loaded, Store, random_journal};
 use catalog_core::{PriorOutcome, Rules, Staged};
 
 use crate::suite::{Place, buy, commit, elect_and_buy, order, replica, staged};
@@ -97,8 +98,8 @@ impl Place for PostgresPlace<'_> {
     }
 
     fn as_of_0_1_0(&self) -> &'static str {
-        "ALTER TABLE writer DROP COLUMN protocol, DROP COLUMN spoken, DROP COLUMN spoken_term;
-         DELETE FROM migration WHERE number = 3"
+        "ALTER TABLE writer DROP COLUMN protocol, DROP COLUMN spoken, DROP COLUMN spoken_term, DROP COLUMN server_started;
+         DELETE FROM migration WHERE number >= 3"
     }
 
     fn check_0_1_0(&self) -> &'static str {
@@ -269,7 +270,7 @@ async fn catalogs_that_begin_at_once_begin_one_journal() {
     let _ = tokio::time::timeout(5 * LEASE, both).await;
     assert_eq!(opened.get(), 1, "the other one stands by");
     assert_eq!(place.sql("SELECT count(*) FROM identity"), "1");
-    assert_eq!(place.sql("SELECT count(*) FROM migration"), "4");
+    assert_eq!(place.sql("SELECT count(*) FROM migration"), "5");
     assert_eq!(place.sql("SELECT term FROM writer"), "1");
 }
 
@@ -380,6 +381,40 @@ fn a_server_that_ends_a_connection_has_not_said_what_became_of_its_commit() {
         let error = runtime.block_on(store.commit(&batch)).unwrap_err();
         assert!(
             matches!(&error, StorageError::Ambiguous(said) if said.contains("57P01")),
+            "{error}"
+        );
+    });
+}
+
+/// Its kernel acknowledges what comes, so that no connection breaks.
+#[test]
+fn a_server_that_stands_still_right_after_a_take_over_is_given_up() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    let begun = async { place.store().await.unwrap().close().await };
+    runtime.block_on(begun).unwrap();
+    std::thread::scope(|scope| {
+        // What a catalog reads first once it has a term, and not before.
+        let lock =
+            "BEGIN; LOCK TABLE identity IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3); COMMIT";
+        let locked = scope.spawn(|| place.sql(lock));
+        let holds = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        while cluster.sql(holds) == "0" {
+            assert!(!locked.is_finished());
+        }
+        scope.spawn(|| {
+            let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+            while cluster.sql(waits) == "0" {}
+            cluster.primary().signal_all(Signal::STOP);
+        });
+        let opening = async { tokio::time::timeout(PATIENCE, open(impatient(&place.url))).await };
+        let opened = runtime.block_on(opening);
+        cluster.primary().signal_all(Signal::CONT);
+        let error = opened.expect("it gives up").unwrap_err();
+        assert!(
+            error.to_string().contains("after this catalog took over"),
             "{error}"
         );
     });
@@ -570,6 +605,77 @@ async fn a_host_that_takes_a_connection_and_says_nothing_does_not_keep_it_from_t
     let both = format!(":{silent_port},127.0.0.1:{port}/");
     let url = place.url.replace(&format!(":{port}/"), &both) + "&connect_timeout=1";
     open(options(&url)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_in_which_all_were_heard_lacks_nothing_until_its_server_is_restarted() {
+    let Some(mut cluster) = lone() else { return };
+    let url = cluster.database("bazaar");
+    let found = async |url: &str| {
+        let mut store = open(options(url)).await.unwrap();
+        let Loaded {
+            may_lack_rows,
+            is_unbroken,
+            ..
+        } = store.load().await.unwrap();
+        store.note_healed().await.unwrap();
+        store.close().await.unwrap();
+        (may_lack_rows, is_unbroken)
+    };
+    assert_eq!(found(&url).await, (false, false), "it is new");
+    assert_eq!(found(&url).await, (false, true));
+    assert_eq!(found(&url).await, (false, true));
+    cluster.kill_primary();
+    cluster.start_primary();
+    assert_eq!(found(&url).await, (false, false));
+    assert_eq!(found(&url).await, (false, true));
+    cluster.sql_in("bazaar", "UPDATE writer SET timeline = NULL");
+    assert_eq!(found(&url).await, (true, false), "an operator accepted it");
+}
+
+/// The primary that was replaced is named first, takes connections and can write.
+#[tokio::test]
+async fn a_server_that_was_replaced_is_not_taken_for_the_one_that_replaced_it() {
+    let Some(cluster) = replicated() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut state = {
+        let mut store = place.store().await.unwrap();
+        let mut state = store.load().await.unwrap().state;
+        commit(&mut store, &mut state, elect_and_buy).await;
+        store.close().await.unwrap();
+        state
+    };
+    let port = cluster.port();
+    let promoted = cluster.promote_standby();
+    let both = format!(":{port},127.0.0.1:{promoted}/");
+    let both = place.url.replace(&format!(":{port}/"), &both);
+    let mut store = open(impatient(&both)).await.unwrap();
+    let loaded = store.load().await.unwrap();
+    assert_eq!(loaded.state, state);
+    assert!(loaded.may_lack_rows, "it is on another timeline");
+    commit(&mut store, &mut state, |staged| {
+        buy(staged, "after", "nvidia", 1);
+    })
+    .await;
+    let rows = |port| cluster.sql_at(port, "bazaar", "SELECT count(*) FROM journal");
+    assert_eq!([rows(port), rows(promoted)], ["2", "3"]);
+    // So it is for who reads, also for backups.
+    let read = store.journal().rows(RowNumber(0), 9).await.unwrap();
+    assert_eq!(read.len(), 3);
+    let source = Source::open(&StoreUrl::parse(&both).unwrap()).await;
+    let source = source.unwrap();
+    assert_eq!(source.end(), state.leadership().end);
+    // What each refuses is said of each.
+    let strict = OpenOptions {
+        allow_unreplicated: false,
+        ..options(&both)
+    };
+    let told = refused(open(strict).await).to_string();
+    assert!(
+        told.contains("none of those in synchronous_standby_names, standby, is connected")
+            && told.contains("synchronous_standby_names is empty"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ pub struct StartWaits {
 pub struct LedgerWait {
     /// Whose ledgers it did not hear.
     pub unheard: BTreeSet<ReplicaId>,
-    /// How long it still waits for them; `None` for as long as it takes, since its database lost what was acknowledged.
+    /// How long it still waits for them; `None` for as long as it takes, since its database lost what was acknowledged, or may have.
     pub at_most: Option<Duration>,
 }
 
@@ -67,8 +67,8 @@ impl fmt::Display for LedgerWait {
         };
         match at_most {
             Some(at_most) => write!(f, "at most {} s more for {whose}", seconds(*at_most)),
-            None if unheard.is_empty() => f.write_str("for rows of the replicas' ledgers"),
-            None => write!(f, "for {whose}, since its database lost what is there"),
+            None if unheard.is_empty() => f.write_str("for the replicas' ledgers"),
+            None => write!(f, "for {whose}, since its database may lack what is there"),
         }
     }
 }
@@ -105,7 +105,7 @@ mod tests {
             ),
             (
                 waits(0, Some((&[2, 3], None))),
-                "waits for the ledgers of replicas 2, 3, since its database lost what is there",
+                "waits for the ledgers of replicas 2, 3, since its database may lack what is there",
             ),
             (
                 waits(0, Some((&[], Some(1000)))),
@@ -113,7 +113,7 @@ mod tests {
             ),
             (
                 waits(0, Some((&[], None))),
-                "waits for rows of the replicas' ledgers",
+                "waits for the replicas' ledgers",
             ),
         ] {
             assert_eq!(waits.to_string(), expected);

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use daemon::tasks;
+use daemon::watched::Contents;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -55,6 +56,8 @@ type Connector = HttpsConnector<HttpConnector>;
 /// five minutes, or while it is idle (`keepalive.EnforcementPolicy`).
 pub(crate) struct Collector {
     target: Target,
+    /// The file of the authorities that are believed, as it was when it was looked at last.
+    authorities: Option<Contents>,
     connector: Connector,
     client: ProtocolClient,
 }
@@ -91,25 +94,13 @@ impl Collector {
     /// # Errors
     /// Where the certificates cannot be used.
     pub(crate) fn new(target: &Target) -> Result<Self, TargetError> {
-        let tls = match target.is_secure() {
-            true => tls::client::of_others(target.authorities.as_deref())?,
-            false => tls::client::nobody(),
-        };
-        let mut tls = Arc::unwrap_or_clone(tls);
-        if target.protocol == Protocol::Grpc {
-            tls.alpn_protocols = vec![b"h2".to_vec()];
-        }
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(EXPORT_TIME_MAX));
-        #[cfg(target_os = "linux")]
-        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
-        let names = Arc::new(DefaultServerNameResolver::default());
-        let connector = HttpsConnector::new(tcp, tls, false, names);
+        // Looked at first: what is written meanwhile is a change.
+        let authorities = authorities(target);
+        let connector = connector(target)?;
         Ok(Self {
             client: ProtocolClient::new(target, &connector),
             target: target.clone(),
+            authorities,
             connector,
         })
     }
@@ -119,11 +110,32 @@ impl Collector {
         &self.target
     }
 
+    /// Believes whom the file of authorities names by now, over another connection, where that has changed. Where it will not do,
+    /// what it said before stays in force, and the log says so once. Reads it: not for a thread that serves.
+    fn look_at_authorities(&mut self) {
+        let authorities = authorities(&self.target);
+        if authorities == self.authorities {
+            return;
+        }
+        self.authorities = authorities;
+        match connector(&self.target) {
+            Ok(connector) => {
+                self.client = ProtocolClient::new(&self.target, &connector);
+                self.connector = connector;
+                tracing::info!(collector = %self.target, "the authorities of --otlp-ca have changed, and are in force as they are now");
+            }
+            Err(problem) => {
+                tracing::error!(%problem, "a file has changed and will not do: what it said before stays in force");
+            }
+        }
+    }
+
     /// Exports spans. Where no answer comes, the next time is over another connection.
     pub(crate) async fn export(
         &mut self,
         request: ExportTraceServiceRequest,
     ) -> Result<ExportTraceServiceResponse, Failed> {
+        self.look_at_authorities();
         let exported = match &mut self.client {
             ProtocolClient::Grpc(client) => call(client, request).await,
             ProtocolClient::Http(client) => post(client, &self.target, &request).await,
@@ -133,6 +145,30 @@ impl Collector {
         }
         exported
     }
+}
+
+/// Of the authorities that are believed what is in their file, where one is named and can be read.
+fn authorities(target: &Target) -> Option<Contents> {
+    Contents::read(target.authorities.as_deref()?).ok()
+}
+
+fn connector(target: &Target) -> Result<Connector, TargetError> {
+    let tls = match target.is_secure() {
+        true => tls::client::of_others(target.authorities.as_deref())?,
+        false => tls::client::nobody(),
+    };
+    let mut tls = Arc::unwrap_or_clone(tls);
+    if target.protocol == Protocol::Grpc {
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+    }
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(EXPORT_TIME_MAX));
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+    let names = Arc::new(DefaultServerNameResolver::default());
+    Ok(HttpsConnector::new(tcp, tls, false, names))
 }
 
 impl ProtocolClient {

@@ -346,6 +346,26 @@ async fn an_encrypted_collector_is_believed_for_its_authority_alone() {
     assert!(refused.to_string().contains("none.crt"), "{refused}");
 }
 
+/// As where the collector's authority is replaced by another one.
+#[tokio::test]
+async fn a_file_of_authorities_is_read_anew_and_where_it_will_not_do_what_it_said_stays_in_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let [own, others, named] =
+        ["own.crt", "others.crt", "named.crt"].map(|name| dir.path().join(name));
+    let (port, mut exports) = encrypted_collector(&own).await;
+    let (_, _other) = encrypted_collector(&others).await;
+    std::fs::copy(&others, &named).unwrap();
+    let target: Target = format!("https://localhost:{port}").parse().unwrap();
+    let traces = start_at(target.believing(Some(named.clone())).unwrap());
+    let parent = traces.sample(&HeaderMap::new()).unwrap();
+    for put in [std::fs::read(&own).unwrap(), b"no certificate".to_vec()] {
+        drop(parent.begin(Kind::Internal, "span"));
+        std::fs::write(&named, put).unwrap();
+        let taken = tokio::time::timeout(PATIENCE, exports.recv()).await;
+        assert!(taken.expect("it is believed").is_some());
+    }
+}
+
 /// It does not come to an end with a collector that says nothing, nor with one that is not there.
 #[tokio::test]
 async fn a_service_stops_in_time_whatever_the_collector_does() {

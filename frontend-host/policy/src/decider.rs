@@ -34,8 +34,9 @@ use crate::replay::comparison::Compared;
 use crate::replay::shadow::Job;
 use crate::rollout::audience::Arrival;
 use crate::rollout::breaker::Instead;
-use crate::rollout::monitor::{Problem, SLOWER_BY_MIN};
+use crate::rollout::monitor::Problem;
 use crate::rollout::publication::{Published, Rank};
+use crate::rollout::slowness::SLOWER_BY_MIN;
 use crate::rollout::trial::Trial;
 use crate::rollout::versions::Versions;
 

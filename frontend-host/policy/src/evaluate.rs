@@ -1,9 +1,11 @@
 //! One decision by one instance of a version.
 //!
 //! - here: about a request and about an outcome, with the headers that the version wants to see;
+//! - [`sent`]: by which texts what a client sent is found again;
 //! - [`input`]: all that a decision depends on, kept so that it can be made again;
 //! - [`recent`]: a sample of what was to be decided lately.
 
+pub(crate) mod sent;
 pub(crate) mod input;
 pub(crate) mod recent;
 

@@ -1,25 +1,27 @@
 //! Decisions made again, and where they come out differently.
 //!
+//! - `headers`: which of a request's headers a recording has;
+//! - `left_out`: what is left out of decisions that people are shown;
 //! - `fields`: a decision as people compare it;
 //! - `differences`: where two policies decide differently;
 //! - `comparison`: how often they do, and which takes longer;
 //! - `shadow`: live decisions made again by a candidate;
 //! - `audit`: live decisions made again by the same version, afresh;
 //! - `recording`: live decisions taken down;
-//! - `headers`: which of a request's headers a recording has;
 //! - `format`: what a recording looks like;
 //! - `masks`: what of a decision is not compared;
 //! - here: a recording's decisions made again;
 //! - `golden`: recordings as tests;
 //! - `minimize`: the smallest request that shows a difference, and `curl`: how people send it.
 
+mod headers;
+mod left_out;
 pub(crate) mod fields;
 pub(crate) mod differences;
 pub(crate) mod comparison;
 pub(crate) mod shadow;
 pub(crate) mod audit;
 pub(crate) mod recording;
-mod headers;
 mod format;
 mod masks;
 mod golden;
@@ -51,7 +53,7 @@ pub fn replay(recording: impl BufRead, version: &Version) -> Result<Differences,
             mask.apply(&mut before);
             mask.apply(&mut now);
         }
-        differences.compare(&input, &before, &now, Vec::new);
+        differences.compare(&input, &before, &now, || [before.clone(), now.clone()]);
     })?;
     Ok(differences)
 }

@@ -2,6 +2,7 @@
 //!
 //! - `probation`: how many failures a version may have, and what is held against it;
 //! - `breaker`: which requests it is not asked about for a while;
+//! - `slowness`: over what it was lately found to be slow;
 //! - `clients_seen`: how many clients were served lately;
 //! - `health`: how a version has done since it began to decide for clients;
 //! - `monitor`: who judges what went wrong;
@@ -20,6 +21,7 @@
 
 pub(crate) mod probation;
 pub(crate) mod breaker;
+pub(crate) mod slowness;
 pub(crate) mod clients_seen;
 pub(crate) mod health;
 pub(crate) mod monitor;

@@ -10,13 +10,14 @@ use axum::http::{HeaderMap, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use frontend_policy::Reason;
-use tls::{Principal, Role, Shown};
+use tls::{PROVEN_FOR, Principal, Role, Shown};
+use tokio::time::sleep;
 
 use super::Admin;
 use super::connections::Peer;
 use super::page;
 use super::refusal::Refusal;
-use super::token::{CurrentToken, TokenFileError};
+use super::token::{CurrentToken, Token, TokenFileError};
 use crate::config::Tokens;
 
 /// What probes ask, which have no token: anybody may.
@@ -98,8 +99,8 @@ impl Operators {
         self.tokens.is_empty() && !self.certificates
     }
 
-    /// What a request may do, and what says so.
-    fn recognize(&self, shown: &Shown, headers: &HeaderMap) -> Result<(String, Right), Refusal> {
+    /// What may be done by whoever has shown a certificate and a token, and which of them says so.
+    fn recognize(&self, shown: &Shown, given: Option<&str>) -> Result<(String, Right), Refusal> {
         let operates = |principal: &Principal| match principal.role() {
             Role::Operator => Some(Right::Change),
             Role::Viewer => Some(Right::Read),
@@ -116,7 +117,7 @@ impl Operators {
         if self.are_unknown() {
             return Ok(("nothing".to_owned(), Right::Change));
         }
-        let of_token = bearer(headers).and_then(|given| {
+        let of_token = given.and_then(|given| {
             // Where one is the other by now, the lesser right.
             let known = self.tokens.iter().filter(|(token, _)| token.matches(given));
             known.min_by_key(|(_, right)| *right).map(|(_, right)| {
@@ -147,6 +148,47 @@ struct Caller {
     /// What of it says that it may: for the log of changes.
     known_by: String,
     address: IpAddr,
+    credential: Credential,
+}
+
+/// What a caller has shown. Goes with each of its requests, since an answer may go out for long after it.
+#[derive(Debug, Clone)]
+pub(super) struct Credential {
+    peer: Peer,
+    token: Option<Token>,
+    /// What it was good for.
+    right: Right,
+}
+
+impl Credential {
+    /// Waits until it is good for less: its token was replaced, its certificate has expired, or is believed no more. Looks
+    /// as often as at other connections.
+    pub(super) async fn ends(self, admin: &Admin) {
+        let Self { peer, token, right } = self;
+        let token = token.as_ref().map(Token::as_str);
+        let is_good = || {
+            let now = admin.recognize(&peer, token);
+            now.is_ok_and(|(_, now)| now >= right)
+        };
+        loop {
+            sleep(PROVEN_FOR).await;
+            if !is_good() {
+                break;
+            }
+        }
+        // Others may need its place.
+        peer.trusted.set(false);
+        tracing::info!(client = %peer.address, "an operator is told no more: what they showed is good for less by now");
+    }
+}
+
+impl Admin {
+    /// What may be done by now by who is at the other end of a connection and has shown that token, and what says so.
+    fn recognize(&self, peer: &Peer, token: Option<&str>) -> Result<(String, Right), Refusal> {
+        let shown = self.tls.as_ref().map(|tls| tls.judge(&peer.chain));
+        let shown = shown.unwrap_or_default();
+        self.operators.recognize(&shown, token)
+    }
 }
 
 /// Lets only those in who may: with a token or a certificate where these are known, else from this machine alone,
@@ -173,6 +215,7 @@ pub(super) async fn authorize(
             peer.trusted.set(true);
         }
         request.extensions_mut().insert(caller.may_change);
+        request.extensions_mut().insert(caller.credential.clone());
         let reason = reason(request.headers(), caller);
         request.extensions_mut().insert(reason);
     }
@@ -192,15 +235,18 @@ fn admit(admin: &Admin, request: &Request) -> Result<Caller, Refusal> {
     // Each connection that is served has one.
     let peer = request.extensions().get::<Peer>();
     let peer = peer.ok_or(Refusal::NoHost)?;
-    let shown = admin.tls.as_ref().map(|tls| tls.judge(&peer.chain));
-    let (known_by, right) = admin
-        .operators
-        .recognize(&shown.unwrap_or_default(), headers)?;
+    let token = bearer(headers);
+    let (known_by, right) = admin.recognize(peer, token)?;
     match right == Right::Change || is_look(request.method()) {
         true => Ok(Caller {
             may_change: MayChange(right == Right::Change),
             known_by,
             address: peer.address,
+            credential: Credential {
+                peer: peer.clone(),
+                token: token.and_then(|token| token.parse().ok()),
+                right,
+            },
         }),
         false => Err(Refusal::MayOnlyRead),
     }
@@ -289,7 +335,7 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
-    use crate::admin::{Token, TokenSource};
+    use crate::admin::TokenSource;
 
     #[test]
     fn only_loopback_addresses_name_this_machine() {

@@ -33,7 +33,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Admin;
-use super::access::MayChange;
+use super::access::{Credential, MayChange};
 use latest::Latest;
 use report::PolicySaid;
 pub(super) use report::keep_reporting;
@@ -69,6 +69,7 @@ pub struct Console {
 pub(super) async fn follow(
     State(admin): State<Arc<Admin>>,
     Extension(MayChange(may_change)): Extension<MayChange>,
+    Extension(credential): Extension<Credential>,
 ) -> Response {
     let Some(place) = admin.console.watched.follow() else {
         let refused = super::refusal::of_others(
@@ -90,6 +91,7 @@ pub(super) async fn follow(
         tokio::select! {
             () = feeding => {}
             () = sleep(STREAM_TIME_MAX) => {}
+            () = credential.ends(&admin) => {}
             _ = stopped.wait_for(|stopped| *stopped) => {}
         }
     });

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::Admin;
+use super::access::Credential;
 use super::answers::Upload;
 use super::refusal::Refusal;
 use super::sent::{Sent, audience, plan, terms, trial};
@@ -139,10 +140,26 @@ pub(super) async fn promote(
         .await
 }
 
-pub(super) async fn changes(State(admin): State<Arc<Admin>>) -> Json<Value> {
+/// Most changes that are asked for at once: more than a log keeps.
+const CHANGES_MAX: usize = 10_000;
+
+/// The last changes; with `?limit=`, so many.
+pub(super) async fn changes(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Result<Json<Value>, Refusal> {
+    let limit = query.get("limit").map(|text| text.parse::<usize>());
+    let limit = limit.transpose().unwrap_or(Some(0));
+    if limit.is_some_and(|limit| !(1..=CHANGES_MAX).contains(&limit)) {
+        return Err(Refusal::NoLimit { max: CHANGES_MAX });
+    }
     let gateway = Arc::clone(&admin.gateway);
-    let changes = tokio::task::spawn_blocking(move || gateway.policy.changes()).await;
-    Json(json!({ "changes": changes.unwrap_or_default() }))
+    let changes = tokio::task::spawn_blocking(move || match limit {
+        None => gateway.policy.changes(),
+        Some(limit) => gateway.policy.last_changes(limit),
+    });
+    let changes = changes.await.unwrap_or_default();
+    Ok(Json(json!({ "changes": changes })))
 }
 
 pub(super) async fn roll_back(
@@ -198,6 +215,9 @@ const RECORDING_SECONDS_MAX: u64 = 3600;
 const RECORDING_LINES_MAX: usize = 1_000_000;
 const RECORDING_BYTES_MAX: usize = 256 << 20;
 
+/// What the log of changes has of the names of headers that are recorded, in characters.
+const NAMES_LOGGED_MAX: usize = 200;
+
 /// The headers to record: their names, with commas between them.
 fn recorded_headers(query: &BTreeMap<String, String>) -> Result<HeaderChoice, Refusal> {
     let Some(names) = query.get("headers") else {
@@ -211,11 +231,12 @@ fn recorded_headers(query: &BTreeMap<String, String>) -> Result<HeaderChoice, Re
 }
 
 /// Streams the decisions that are made from now on. Clients' requests are in them, so the log of changes says who has it
-/// done before any is given out.
+/// done before any is given out, and no more are once who has it done may no more.
 pub(super) async fn record(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, String>>,
     Extension(reason): Extension<Reason>,
+    Extension(credential): Extension<Credential>,
 ) -> Result<Response, Refusal> {
     let headers = recorded_headers(&query)?;
     let seconds = query.get("seconds").map_or(Ok(10), |text| text.parse());
@@ -228,15 +249,22 @@ pub(super) async fn record(
     let journal = admin.gateway.backend.replicas.own_journal().known();
     let recording = admin.gateway.policy.record(journal, headers, time)?;
     let named = query.get("headers").map(String::as_str);
-    let named = named.map_or_else(String::new, |names| format!(", with {names}"));
+    let named = named.map_or_else(String::new, |names| {
+        let names: String = names.chars().take(NAMES_LOGGED_MAX).collect();
+        format!(", with {names}")
+    });
     let begun = Reason {
         why: format!("for {seconds} s{named}: {}", reason.why),
         ..reason.clone()
     };
     admin.note("record", begun).await?;
     let mut stopped = admin.stopped.clone();
+    let asked = Arc::clone(&admin);
     let end = async move {
-        let _ = timeout(time, stopped.wait_for(|stopped| *stopped)).await;
+        tokio::select! {
+            _ = timeout(time, stopped.wait_for(|stopped| *stopped)) => {}
+            () = credential.ends(&asked) => {}
+        }
     };
     let mut bytes = 0;
     let lines = recording
@@ -364,13 +392,15 @@ pub(super) fn policy_json(versions: &Versions) -> Value {
     let mut active = version_json(&published.active, "active");
     active["active_ms"] = (BootTime::now().since(published.health.since).as_millis() as u64).into();
     add_health(&mut active, &published.health);
+    let wanted = published.active.manifest.on_failure;
     let candidate = published.candidate.as_ref().map(|candidate| {
         let mut json = version_json(&candidate.version, candidate.trial.name());
         json["share"] = candidate.trial.share().get().into();
         json["compared"] = candidate.differences.compared().into();
         json["who"] = candidate.who.clone().into();
         json["only"] = candidate.audience.texts().into();
-        json["rollout"] = json!(candidate.rollout.as_ref().map(|rollout| rollout.progress()));
+        let rollout = candidate.rollout.as_ref();
+        json["rollout"] = json!(rollout.map(|rollout| rollout.progress(wanted)));
         add_health(&mut json, &candidate.health);
         json
     });

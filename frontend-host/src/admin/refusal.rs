@@ -70,6 +70,8 @@ pub(super) enum Refusal {
     Audience(#[from] NoCondition),
     #[error("seconds must be from 1 to {max}")]
     NoSeconds { max: u64 },
+    #[error("limit must be from 1 to {max}")]
+    NoLimit { max: usize },
     #[error(transparent)]
     Recording(#[from] RecordError),
     #[error("`{0}` is not the name of a header")]
@@ -116,6 +118,7 @@ impl Refusal {
             | Self::Plan(_)
             | Self::Audience(_)
             | Self::NoSeconds { .. }
+            | Self::NoLimit { .. }
             | Self::NoHeader(_)
             | Self::NoStockChange(_)
             | Self::Recording(RecordError::NotAskedFor(_)) => StatusCode::BAD_REQUEST,

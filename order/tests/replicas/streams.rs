@@ -1,6 +1,8 @@
 //! Orders that are placed over a stream.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use domain::{
@@ -20,7 +22,7 @@ use wire::order::v1::orders_client::OrdersClient;
 use wire::order::v1::place_many_request::Placement;
 use wire::order::v1::place_many_response::answer::Result as Answered;
 use wire::order::v1::replication_client::ReplicationClient;
-use wire::order::v1::{AppendRequest, PlaceManyRequest};
+use wire::order::v1::{AppendRequest, ListRequest, PlaceManyRequest};
 
 use crate::catalog::UNKNOWN_STOCK;
 use crate::support::{self, Cluster, ENDED, PATIENCE, Seat, journal, order, until};
@@ -213,6 +215,53 @@ async fn one_client_with_very_many_orders_leaves_room_for_those_of_others() {
         let answer = tokio::time::timeout(Duration::from_millis(10), stream.answers(1)).await;
         let answers = answer.map_or_else(|_| BTreeMap::new(), Result::unwrap);
         assert!(!answers.values().any(is_overloaded), "{answers:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lists_of_one_client_wait_for_each_other_and_hold_up_nobody_elses() {
+    const LISTS: usize = 60;
+    let cluster = Cluster::start(1).await;
+    cluster.lead(1).await;
+    let mut stream = Stream::open(cluster.seat(1)).await;
+    for message in 0..3 {
+        let tags = message * 1024..(message + 1) * 1024;
+        stream.send(tags.map(|tag| (tag, "meta"))).await;
+    }
+    stream.answers(3 * 1024).await.unwrap();
+    // Each reads all of it, in several turns.
+    let list = |channel: Channel| async move {
+        let request = ListRequest {
+            from: 0,
+            limit: 1,
+            stock: "nike".to_owned(),
+            may_lag: true,
+            journal: journal(),
+        };
+        let listed = OrdersClient::new(channel).list(request).await.unwrap();
+        assert!(listed.into_inner().orders.is_empty());
+    };
+    let (one, other) = (cluster.another_channel(1), cluster.another_channel(1));
+    for channel in [&one, &other] {
+        list(channel.clone()).await; // it is connected
+    }
+    let done = Arc::new(AtomicUsize::new(0));
+    let lists: Vec<_> = (0..LISTS)
+        .map(|_| {
+            let (asked, done) = (list(one.clone()), Arc::clone(&done));
+            tokio::spawn(async move {
+                asked.await;
+                done.fetch_add(1, Ordering::Relaxed);
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        list(other.clone()).await;
+    }
+    let before = done.load(Ordering::Relaxed);
+    assert!(before < LISTS / 2, "{before} of one client's came first");
+    for list in lists {
+        list.await.unwrap();
     }
 }
 

@@ -37,7 +37,8 @@
 //! The catalog ends once, and another one starts on the database as it was before the first commit. It tells replicas,
 //! as late as it likes, so that each lets go and reports; puts back what is missing row by row, by
 //! `catalog_core::SelfHealing`; may end in between, and start again; and begins the next epoch. Meanwhile what was on its
-//! way before arrives. That it gives up on replicas that are silent is left out: all report.
+//! way before arrives. Where it knows that the database came back, all time has passed that it gives replicas otherwise; where
+//! it does not, that it gives up on those that are silent is left out: all report.
 //!
 //! Left out are:
 //!
@@ -111,6 +112,7 @@
 //! - more than one gateway, messages between it and a catalog that overtake each other or are lost: that is the
 //!   model of leases;
 //! - more than one replica: whose ledger has everything is tried on random histories, in the core's own tests;
+//! - that fewer are heard in a database that is known to be unbroken: the one that there is, is in sync;
 //! - statements that fail: they are refused as a whole, and change nothing.
 //!
 //! # Elections

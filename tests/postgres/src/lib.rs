@@ -67,6 +67,7 @@ pub struct Cluster {
     primary: Option<Process>,
     programs: PathBuf,
     port: u16,
+    standby_port: u16,
     dir: TempDir,
 }
 
@@ -104,6 +105,7 @@ impl Cluster {
             primary: None,
             programs,
             port: free_port(),
+            standby_port: 0,
             dir,
         };
         cluster.make(options);
@@ -153,7 +155,7 @@ impl Cluster {
             self.port
         ));
         run(line);
-        self.standby = Some(self.serve("standby", free_port()));
+        self.serve_standby();
         self.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'");
         self.sql("SELECT pg_reload_conf()");
         self.sql(
@@ -174,7 +176,7 @@ impl Cluster {
         line.arg("-a")
             .args([self.data("standby"), self.data("copy")]);
         run(line);
-        self.standby = Some(self.serve("standby", free_port()));
+        self.serve_standby();
     }
 
     /// The primary and its standby are lost, and the copy takes the primary's place: a fail-over that loses what was
@@ -198,6 +200,18 @@ impl Cluster {
         self.start_primary();
         self.sql("SELECT pg_promote()");
         self.start_standby();
+    }
+
+    /// The standby becomes a primary, and the one that it was of goes on beside it: as where whoever replaces it cannot stop it.
+    /// Returns where the new one listens.
+    pub fn promote_standby(&self) -> u16 {
+        self.sql_at(self.standby_port, "postgres", "SELECT pg_promote()");
+        self.standby_port
+    }
+
+    fn serve_standby(&mut self) {
+        self.standby_port = free_port();
+        self.standby = Some(self.serve("standby", self.standby_port));
     }
 
     fn serve(&self, name: &str, port: u16) -> Process {
@@ -235,12 +249,17 @@ impl Cluster {
     /// # Panics
     /// Where the SQL fails.
     pub fn sql_in(&self, database: &str, sql: &str) -> String {
+        self.sql_at(self.port, database, sql)
+    }
+
+    /// The same at the server that listens there.
+    pub fn sql_at(&self, port: u16, database: &str, sql: &str) -> String {
         let mut line = command(self.programs.join("psql"));
         line.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
             .args(["--set=ON_ERROR_STOP=1", "--username", SUPERUSER])
             .arg("--host")
             .arg(self.dir.path())
-            .args(["--port", &self.port.to_string(), "--dbname", database])
+            .args(["--port", &port.to_string(), "--dbname", database])
             .args(["--command", sql]);
         run(line).trim().to_owned()
     }

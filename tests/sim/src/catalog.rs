@@ -168,6 +168,7 @@ impl Catalog {
             journal: leadership.end,
             term: leadership.term.clone(),
             may_lack_rows: loaded.may_lack_rows,
+            is_unbroken: loaded.is_unbroken,
         };
         let healing = SelfHealing::new(found, now + HEALING_WAIT_MAX).under(plan.catalog_rules());
         let starting = Starting::new(Healing::of(healing, how.silent));

@@ -61,6 +61,8 @@ pub enum Output {
         run: Run,
         state: Box<CatalogState>,
         rows: Vec<Row>,
+        /// It knows that the database came back, so that it may lack rows.
+        may_lack_rows: bool,
         silent: oneshot::Sender<BTreeSet<ReplicaId>>,
     },
     Active {
@@ -126,6 +128,8 @@ pub struct Member {
     pub has_opened: bool,
     /// How often the database had lost rows by then.
     pub losses: u64,
+    /// It knew that rows may be missing, and nobody was given up.
+    pub knows_loss: bool,
     pub is_judged: bool,
     pub is_stopping: bool,
     /// Replicas that reported to it, or showed rows.
@@ -152,6 +156,7 @@ impl Member {
             serving: None,
             has_opened: false,
             losses: 0,
+            knows_loss: false,
             is_judged: false,
             is_stopping: false,
             heard: BTreeSet::new(),
@@ -360,6 +365,7 @@ async fn live(outbox: &Outbox<Output>, plan: &Plan, run: Run) -> Result<(), Stri
         run,
         state: Box::new(loaded.state.clone()),
         rows: rows.map_err(says)?,
+        may_lack_rows: loaded.may_lack_rows,
         silent,
     });
     let silent = told.await.map_err(|_| "it is gone")?;
@@ -379,6 +385,7 @@ async fn live(outbox: &Outbox<Output>, plan: &Plan, run: Run) -> Result<(), Stri
         journal: leadership.end,
         term: leadership.term.clone(),
         may_lack_rows: loaded.may_lack_rows,
+        is_unbroken: loaded.is_unbroken,
     };
     let healing = SelfHealing::new(found, now + HEALING_WAIT_MAX).under(rules);
     let protocol = BazaarProtocol::default();

@@ -112,6 +112,7 @@ impl World {
                 run,
                 state,
                 rows,
+                may_lack_rows,
                 silent,
             } => {
                 let restored = !self.site().is_whole();
@@ -125,10 +126,12 @@ impl World {
                     self.line.came(Effect::TakenOver);
                 }
                 let losses = self.site().cluster.losses;
+                let given_up = self.oracle.silent();
                 let member = self.member(run);
                 (member.has_opened, member.losses) = (true, losses);
+                member.knows_loss = may_lack_rows && given_up.is_empty();
                 self.catalog_starts(run.node);
-                let _ = silent.send(self.oracle.silent()); // it may be gone
+                let _ = silent.send(given_up); // it may be gone
             }
             Output::Active { run, serving } => {
                 let Node::Member(index) = run.node else {
@@ -228,8 +231,13 @@ impl World {
     }
 
     /// A catalog that lacks what was acknowledged has waited for replicas in vain: it says so, and is stopped before it
-    /// serves. That is all that is excused, and only where somebody who has it could not tell it.
+    /// serves. That is all that is excused, and only where somebody who has it could not tell it, and nothing said that the
+    /// database came back, as of an older copy on the same timeline.
     fn stop_unnoticed_member(&mut self, run: Run) {
+        assert!(
+            !self.member(run).knows_loss,
+            "a catalog would serve a database that it knows to have come back without what was acknowledged"
+        );
         let ledgers = self.operator.ledgers.clone();
         let rows = self.member(run).rows();
         for (id, ledger) in ledgers {

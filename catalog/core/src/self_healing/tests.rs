@@ -283,35 +283,120 @@ fn a_ledger_that_was_given_up_stops_nobody() {
         .expect("nobody else differs");
 }
 
-#[test]
-fn what_is_beside_ledgers_alone_has_nobody_waited_for_longer() {
-    let (_, rows) = traded(2);
+/// The healing of a database with these rows and that term, which is known to have come back.
+fn suspicious(rows: &[Row], term: &Term) -> SelfHealing {
     let found = Found {
-        journal: end(&rows[..1]),
-        term: term(3, 1, &[1, 2]),
+        journal: end(rows),
+        term: term.clone(),
         may_lack_rows: true,
+        ..Found::default()
+    };
+    SelfHealing::new(found, GIVES_UP_AT)
+}
+
+#[test]
+fn a_database_in_which_all_were_heard_has_nobody_waited_for_whom_it_does_not_name() {
+    let (_, rows) = traded(3);
+    let term = term(3, 1, &[2]);
+    let found = Found {
+        journal: end(&rows[..2]),
+        term: term.clone(),
+        is_unbroken: true,
+        ..Found::default()
     };
     let mut healing = SelfHealing::new(found, GIVES_UP_AT);
+    assert_eq!(healing.next(AT(0)), wait(&[1, 2], Some(GIVES_UP_AT)));
+    hear(&mut healing, &rows[..2], report(1, &rows[..2], &term));
+    assert_eq!(healing.next(AT(0)), wait(&[2], Some(GIVES_UP_AT)));
+    let mut served = healing.clone();
+    hear(&mut served, &rows[..2], report(2, &rows[..2], &term));
+    assert_eq!(served.next(AT(0)), serve(&[3]));
+    // Unless it says that it has more: where a server that was replaced is back, it was so for long.
+    hear(&mut healing, &rows[..2], report(3, &rows, &term));
+    hear(&mut healing, &rows[..2], report(2, &rows[..2], &term));
+    assert_eq!(healing.next(AT(0)), wait(&[3], Some(GIVES_UP_AT)));
+    prove(&mut healing, 3, &rows);
+    assert_eq!(healing.next(AT(0)), HealingStep::PutBack { from: id(3) });
+}
+
+#[test]
+fn what_is_beside_ledgers_alone_comes_back_to_a_database_that_came_back() {
+    let (_, rows) = traded(2);
+    let stored = term(3, 1, &[1, 2]);
+    let mut healing = suspicious(&rows[..1], &stored);
     let beside = LedgerReport {
         beside: rows[1..].to_vec(),
         ..report(1, &rows[..1], &term(3, 1, &[1]))
     };
     hear(&mut healing, &rows[..1], beside);
-    assert_eq!(healing.next(AT(0)), wait(&[2, 3], Some(GIVES_UP_AT)));
+    assert_eq!(healing.next(GIVES_UP_AT), wait(&[2, 3], None));
+    for replica in [2, 3] {
+        hear(
+            &mut healing,
+            &rows[..1],
+            report(replica, &rows[..1], &stored),
+        );
+    }
     let (mut state, _) = traded(1);
-    let step = healing.next(GIVES_UP_AT);
+    let step = healing.next(AT(0));
     assert_eq!(step, HealingStep::PutBackProposed(rows[1..].to_vec()));
     let mut given_up = healing.clone();
     given_up.give_up_proposed();
-    assert_eq!(given_up.next(GIVES_UP_AT), serve(&[2, 3]));
+    assert_eq!(given_up.next(AT(0)), serve(&[]));
     assert_eq!(given_up.term(), None);
     let batch = healing
         .batch(&state, rows[1..].to_vec())
         .expect("they continue it");
     state.apply(batch.clone());
     healing.committed(&batch);
-    assert_eq!(healing.next(GIVES_UP_AT), serve(&[2, 3]));
+    assert_eq!(healing.next(AT(0)), serve(&[]));
     assert_eq!(healing.term().map(|term| term.in_sync), Some(ids(&[1])));
+}
+
+/// The server that was lost had taken in_sync {3} and a row that 3 alone holds; the one that was promoted has neither.
+#[test]
+fn a_database_that_came_back_is_not_believed_while_its_leader_is_silent() {
+    let (_, rows) = traded(2);
+    let (before, stored) = (&rows[..1], term(7, 3, &[1, 2, 3]));
+    let mut healing = suspicious(before, &stored);
+    for replica in [1, 2] {
+        hear(&mut healing, before, report(replica, before, &stored));
+    }
+    assert_eq!(healing.next(GIVES_UP_AT), wait(&[3], None));
+    assert!(!healing.has_lost(), "it may be whole");
+    let mut accepted = healing.clone();
+    accepted.accept_loss_of(id(3));
+    assert_eq!(accepted.next(AT(0)), serve(&[]));
+    hear(&mut healing, before, report(3, &rows, &stored));
+    prove(&mut healing, 3, &rows);
+    assert_eq!(healing.next(AT(0)), HealingStep::PutBack { from: id(3) });
+}
+
+/// It lost an epoch as well, in which 2 led, alone in sync, and of which nobody else has heard.
+#[test]
+fn nor_while_anybody_else_is_who_can_have_led_an_epoch_that_it_lost() {
+    let (_, rows) = traded(2);
+    let (before, stored) = (&rows[..1], term(7, 3, &[1, 3]));
+    let mut healing = suspicious(before, &stored);
+    assert_eq!(healing.next(GIVES_UP_AT), wait(&[1, 3], None));
+    for replica in [1, 3] {
+        hear(&mut healing, before, report(replica, before, &stored));
+    }
+    assert_eq!(healing.next(GIVES_UP_AT), wait(&[2], None));
+    hear(&mut healing, before, report(2, &rows, &term(8, 2, &[2])));
+    assert!(healing.has_lost());
+    prove(&mut healing, 2, &rows);
+    assert_eq!(healing.next(AT(0)), HealingStep::PutBack { from: id(2) });
+    // One that names nobody is not believed before anybody has reported.
+    let healing = suspicious(&[], &Term::default());
+    assert_eq!(healing.next(GIVES_UP_AT), wait(&[], None));
+    // Where all replicas are lost, an operator can say so of those that are known.
+    let mut healing = suspicious(before, &stored);
+    for replica in [1, 3] {
+        healing.accept_loss_of(id(replica));
+    }
+    assert_eq!(healing.next(AT(0)), wait(&[], Some(GIVES_UP_AT)));
+    assert_eq!(healing.next(GIVES_UP_AT), serve(&[]));
 }
 
 #[test]
@@ -446,6 +531,7 @@ fn what_is_held_beside_ledgers_comes_back_where_it_may_have_been_acknowledged() 
             journal: end(&rows[..1]),
             term: term.clone(),
             may_lack_rows,
+            ..Found::default()
         };
         let mut healing = SelfHealing::new(found, GIVES_UP_AT);
         let beside = |replica, beside: &[&Row]| LedgerReport {
@@ -625,6 +711,7 @@ proptest! {
             journal: end(&history.rows[..*copied]),
             term: term.clone(),
             may_lack_rows,
+            ..Found::default()
         };
         let mut healing = SelfHealing::new(found, GIVES_UP_AT);
         for report in history.replicas.values() {
@@ -637,8 +724,10 @@ proptest! {
                 prove(&mut healing, replica.get(), &history.rows);
             }
         }
-        // Before it gives up on those who are silent although nothing seems to be missing.
-        match healing.next(AT(0)) {
+        // At any time, where it is known to have come back; else before it gives up on those who are silent although
+        // nothing seems to be missing.
+        let now = if may_lack_rows { GIVES_UP_AT } else { AT(0) };
+        match healing.next(now) {
             HealingStep::Wait { pending, .. } => prop_assert!(pending.is_disjoint(&heard)),
             HealingStep::PutBack { from } => {
                 prop_assert_eq!(history.replicas[&from].end, end(&history.rows));

@@ -8,12 +8,14 @@ use std::time::Duration;
 use daemon::tasks;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use super::error::{PostgresError, told};
+use super::server::{self, Server};
 use super::url::StoreUrl;
+use super::writer_row::check_tables;
 
 /// A connection. Dropping this ends it in good order, once what is under way is answered.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ impl Warning {
     }
 }
 
-/// How long a host has until the next one is tried as well: RFC 8305's.
+/// How long a host has until the next one is tried as well (RFC 8305's), and how long others have once one will do.
 const NEXT_HOST_AFTER: Duration = Duration::from_millis(250);
 
 /// What roles, databases and servers may have other defaults for, and this relies on; what is set in a session, a
@@ -57,62 +59,149 @@ const SESSION: &str = "
     SET idle_in_transaction_session_timeout = '10s';
 ";
 
+/// Which server will do, where a URL names several.
+#[derive(Debug, Clone)]
+pub(super) enum Wanted {
+    /// One to write to: it keeps what it acknowledges, the tables there are its own, and of those that can write it is the one
+    /// of the newest history. Others may have been replaced, and not know.
+    Writable {
+        allow_unreplicated: bool,
+        /// The newest that was seen before: none that it has replaced.
+        seen: Option<Server>,
+    },
+    /// The one of the newest history, whatever it keeps, to be read as a whole. All hosts are asked, or fail.
+    Newest { seen: Option<Server> },
+    /// The one that is written to.
+    Written(Server),
+}
+
+impl Wanted {
+    /// # Errors
+    /// Where this server will not do.
+    async fn check(&self, client: &Client) -> Result<Server, PostgresError> {
+        match self {
+            Self::Writable {
+                allow_unreplicated,
+                seen,
+            } => {
+                let server = server::check(client, *allow_unreplicated).await?;
+                server.check_not_before(seen.as_ref())?;
+                check_tables(client, &server).await?;
+                Ok(server)
+            }
+            Self::Newest { seen } => {
+                let server = server::which(client).await?;
+                server.check_not_before(seen.as_ref())?;
+                Ok(server)
+            }
+            Self::Written(written) => {
+                let server = server::which(client).await?;
+                server.check_written(written)?;
+                Ok(server)
+            }
+        }
+    }
+
+    /// Whether no other host is expected to have a newer one.
+    fn is_met_by(&self, server: &Server) -> bool {
+        match self {
+            Self::Writable { seen, .. } | Self::Newest { seen } => {
+                seen.as_ref().is_some_and(|seen| server.replaces(seen))
+            }
+            Self::Written(_) => true,
+        }
+    }
+
+    /// Until when the other hosts may show a newer one than was found; `None` for as long as connecting takes.
+    fn others_until(&self) -> Option<Instant> {
+        match self {
+            Self::Writable { .. } | Self::Written(_) => Some(Instant::now() + NEXT_HOST_AFTER),
+            Self::Newest { .. } => None,
+        }
+    }
+}
+
+/// Why a host is not used.
+enum Problem {
+    /// What is wrong with the connection, and what an operator can do.
+    Connect(String, Option<&'static str>),
+    /// Its server will not do.
+    Refused(PostgresError),
+}
+
 impl Connection {
-    /// To a host that can write: the first of them, unless it takes its time. The next one is tried as soon as one fails,
-    /// and in any case [`NEXT_HOST_AFTER`] later (as RFC 8305 has it); each has its time for all of it. So one whose machine is
-    /// gone, or that takes the connection and then says nothing, does not keep this from the others.
-    pub(super) async fn open(url: &StoreUrl) -> Result<Self, PostgresError> {
+    /// To the host whose server is [wanted](Wanted), and which one that is. The next host is tried as soon as one fails, and in any
+    /// case [`NEXT_HOST_AFTER`] later (as RFC 8305 has it); each has its time for all of it, the look at its server included. So one
+    /// whose machine is gone, or that takes the connection and then says nothing, does not keep this from the others; nor does
+    /// one that was replaced and takes writes all the same. Once one will do, the others are asked at once, and not for long.
+    pub(super) async fn open(
+        url: &StoreUrl,
+        wanted: &Wanted,
+    ) -> Result<(Self, Server), PostgresError> {
         let mut waiting = url.one_by_one().enumerate();
         let mut attempts = JoinSet::new();
         let mut failed = BTreeMap::new();
+        let mut newest: Option<(Self, Server)> = None;
+        let mut until = None;
         loop {
             let next = waiting.next();
             let is_last = next.is_none();
             if let Some((place, host)) = next {
+                let wanted = wanted.clone();
                 #[expect(clippy::disallowed_methods, reason = "its end is waited for here")]
                 attempts.spawn(async move {
-                    let opened = Self::attempt(&host).await;
-                    opened.map_err(|(problem, remedy)| (place, (host, problem, remedy)))
+                    let opened = Self::attempt(&host, &wanted).await;
+                    opened.map_err(|problem| (place, (host, problem)))
                 });
             }
-            let ended = match is_last {
-                true => attempts.join_next().await,
-                false => match timeout(NEXT_HOST_AFTER, attempts.join_next()).await {
-                    Ok(ended) => ended,
-                    Err(_) => continue,
-                },
+            let patience = match (is_last, &newest) {
+                (false, Some(_)) => continue,
+                (false, None) => Some(Instant::now() + NEXT_HOST_AFTER),
+                (true, _) => until,
+            };
+            let ended = attempts.join_next();
+            let ended = match patience {
+                Some(patience) => timeout_at(patience, ended).await,
+                None => Ok(ended.await),
             };
             match ended {
-                Some(Ok(Ok(opened))) => return Ok(opened),
-                Some(Ok(Err((place, problem)))) => drop(failed.insert(place, problem)),
-                Some(Err(panicked)) => tracing::error!(%panicked, "a connection was not tried"),
-                None if is_last => break,
-                None => {}
+                Ok(Some(Ok(Ok((opened, server))))) if wanted.is_met_by(&server) => {
+                    return Ok((opened, server));
+                }
+                Ok(Some(Ok(Ok((opened, server))))) => {
+                    until = until.or_else(|| wanted.others_until());
+                    let found = newest.as_ref().map(|(_, found)| found);
+                    if let Some(found) = found {
+                        warn_of(found, &server);
+                    }
+                    if found.is_none_or(|found| server.replaces(found)) {
+                        newest = Some((opened, server));
+                    }
+                }
+                Ok(Some(Ok(Err((place, problem))))) => drop(failed.insert(place, problem)),
+                Ok(Some(Err(panicked))) => {
+                    tracing::error!(%panicked, "a connection was not tried");
+                }
+                Ok(None) | Err(_) if is_last => break,
+                Ok(None) | Err(_) => {}
             }
         }
-        let problems: Vec<_> = failed.into_values().collect();
-        Err(PostgresError::Connect {
-            server: url.to_string(),
-            remedy: problems.iter().rev().find_map(|(_, _, remedy)| *remedy),
-            problem: match problems.as_slice() {
-                [(_, problem, _)] => problem.clone(),
-                several => {
-                    let each = several
-                        .iter()
-                        .map(|(host, problem, _)| format!("{host}: {problem}"));
-                    each.collect::<Vec<_>>().join("; ")
-                }
-            },
-        })
+        newest.ok_or_else(|| none_will_do(url, failed.into_values()))
     }
 
-    /// One host, within its time; else what is wrong with it, and what an operator can do.
-    async fn attempt(host: &StoreUrl) -> Result<Self, (String, Option<&'static str>)> {
+    /// One host, within its time.
+    async fn attempt(host: &StoreUrl, wanted: &Wanted) -> Result<(Self, Server), Problem> {
         let time_max = host.connect_time_max();
-        match timeout(time_max, Self::open_one(host)).await {
-            Ok(opened) => opened,
-            Err(_) => Err((format!("no answer within {time_max:?}"), None)),
-        }
+        let opening = async {
+            let opened = Self::open_one(host).await;
+            let opened = opened.map_err(|(problem, remedy)| Problem::Connect(problem, remedy))?;
+            let server = wanted.check(&opened.client).await;
+            Ok::<_, Problem>((opened, server.map_err(Problem::Refused)?))
+        };
+        timeout(time_max, opening).await.unwrap_or_else(|_| {
+            let problem = format!("no answer within {time_max:?}");
+            Err(Problem::Connect(problem, None))
+        })
     }
 
     async fn open_one(host: &StoreUrl) -> Result<Self, (String, Option<&'static str>)> {
@@ -152,6 +241,53 @@ impl Connection {
     /// answer that it belongs to.
     pub(super) fn take_warning(&self) -> Option<String> {
         self.warning.take()
+    }
+}
+
+/// Of two servers that take writes one has replaced the other, or they are of two clusters.
+fn warn_of(one: &Server, other: &Server) {
+    let (older, newer) = match one.replaces(other) {
+        true => (other, one),
+        false => (one, other),
+    };
+    if newer.replaces(older) {
+        tracing::warn!(
+            %older,
+            %newer,
+            "a server that was replaced takes writes still: stop it"
+        );
+    }
+}
+
+/// What is said where no host is used: of one alone, what it refuses itself.
+fn none_will_do(
+    url: &StoreUrl,
+    problems: impl ExactSizeIterator<Item = (StoreUrl, Problem)>,
+) -> PostgresError {
+    let is_one = problems.len() == 1;
+    let (mut said, mut remedies, mut is_refused) = (Vec::new(), Vec::new(), false);
+    for (host, problem) in problems {
+        let problem = match problem {
+            Problem::Refused(refused) if is_one => return refused,
+            Problem::Refused(refused) => {
+                is_refused = true;
+                refused.to_string()
+            }
+            Problem::Connect(problem, remedy) => {
+                remedies.extend(remedy);
+                problem
+            }
+        };
+        said.push(match is_one {
+            true => problem,
+            false => format!("{host}: {problem}"),
+        });
+    }
+    PostgresError::Connect {
+        server: url.to_string(),
+        // Where a server was found, it is that one's refusal that an operator has to do something about.
+        remedy: remedies.pop().filter(|_| !is_refused),
+        problem: said.join("; "),
     }
 }
 

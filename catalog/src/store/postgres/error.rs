@@ -66,6 +66,17 @@ pub enum PostgresError {
          UPDATE writer SET timeline = NULL"
     )]
     Timeline { recorded: i64, found: i64 },
+    /// It was replaced, and takes connections all the same.
+    #[error(
+        "the server is on timeline {found}, and one on {seen} was seen since: it was replaced, and is to be stopped. Where it \
+         goes on on purpose, as after a restore, start the catalog again"
+    )]
+    Replaced { seen: i64, found: i64 },
+    /// A reader does not read what its writer has not written.
+    #[error(
+        "the server is not the one that is written to: it is of {found}, and that one is of {written}"
+    )]
+    NotWritten { found: String, written: String },
     /// Not every stock that a client can name could be written down.
     #[error(
         "the database's encoding is {0}, and names of stocks are in UTF-8: make another one, with \

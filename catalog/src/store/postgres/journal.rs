@@ -8,9 +8,10 @@ use storage::StorageError;
 use tokio::sync::Semaphore;
 use tonic::async_trait;
 
-use super::connection::Connection;
+use super::connection::{Connection, Wanted};
 use super::error::{PostgresError, told};
 use super::read;
+use super::server::Server;
 use super::url::StoreUrl;
 use crate::store::Journal;
 
@@ -26,7 +27,7 @@ const TRIES_MAX: u32 = 4;
 /// The wait before the second try; doubled before each further one.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Reads the journal of one database cluster, for one term of its writer.
+/// Reads the journal of the server that one term's writer writes to.
 #[derive(Debug, Clone)]
 pub struct PostgresJournal(Arc<Readers>);
 
@@ -34,23 +35,23 @@ pub struct PostgresJournal(Arc<Readers>);
 struct Readers {
     url: StoreUrl,
     term: i64,
-    system_identifier: String,
+    wanted: Wanted,
     turns: Semaphore,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl PostgresJournal {
-    pub(super) fn new(url: StoreUrl, term: i64, system_identifier: String) -> Self {
+    pub(super) fn new(url: StoreUrl, term: i64, written: Server) -> Self {
         Self(Arc::new(Readers {
             url,
             term,
-            system_identifier,
+            wanted: Wanted::Written(written),
             turns: Semaphore::new(CONNECTIONS_MAX),
             idle: Mutex::new(Vec::new()),
         }))
     }
 
-    /// A connection of its own, to the writer's cluster.
+    /// A connection of its own, to the writer's server.
     pub(super) async fn connection(&self) -> Result<Connection, StorageError> {
         self.0.connect().await
     }
@@ -98,26 +99,15 @@ impl Readers {
     }
 
     /// # Errors
-    /// Where there is no connection, or only one to another database cluster.
+    /// Where there is no connection, or only one to another server than the writer's.
     async fn connect(&self) -> Result<Connection, StorageError> {
         let failed = |error: PostgresError| StorageError::Server(error.to_string());
-        let connection = Connection::open(&self.url).await.map_err(failed)?;
+        let opened = Connection::open(&self.url, &self.wanted).await;
+        let (connection, _) = opened.map_err(failed)?;
         // What is given up here need not go on there.
         let bounded = format!("SET statement_timeout = {}", READ_TIME_MAX.as_millis());
         let bounded = connection.client.batch_execute(&bounded).await;
         bounded.map_err(|error| StorageError::Server(told(&error)))?;
-        let found = connection.client.query_one(
-            "SELECT system_identifier::text FROM pg_control_system()",
-            &[],
-        );
-        let found = found.await.and_then(|row| row.try_get::<_, String>(0));
-        let found = found.map_err(|error| StorageError::Server(told(&error)))?;
-        if found != self.system_identifier {
-            return Err(StorageError::Server(format!(
-                "the server is of another database cluster now, {found} instead of {}",
-                self.system_identifier
-            )));
-        }
         Ok(connection)
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use catalog_core::Rules;
 use catalog_core::writer_lease::{
-    Claim, Incarnation, StatementOutcome, WriterId, WriterLease, WriterRow, WriterStep, WriterTerm,
+    Claim, Incarnation, StatementOutcome, WriterId, WriterLease, WriterStep,
 };
 use domain::Protocol;
 use domain::time::BootTime;
@@ -19,10 +19,11 @@ use storage::StorageError;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
-use super::connection::Connection;
-use super::error::{PostgresError, of_commit, of_read};
-use super::server::{self, Server};
+use super::connection::{Connection, Wanted};
+use super::error::{PostgresError, of_commit};
+use super::server::Server;
 use super::url::StoreUrl;
+use super::writer_row::{Life, read};
 use super::{OpenError, schema};
 
 /// Pause after a standby lost its connection, or what it is connected to will not do.
@@ -51,27 +52,14 @@ pub(super) struct Standby<'a> {
     pub active: &'a watch::Sender<Option<String>>,
 }
 
-/// The row, and what goes with it.
-#[derive(Debug)]
-struct Found {
-    row: WriterRow,
-    url: String,
-    system_identifier: Option<String>,
-    timeline: Option<i64>,
-}
-
-impl Found {
-    fn is_of_before(&self, server: &Server) -> bool {
-        self.system_identifier.is_some() && self.timeline != Some(server.timeline)
-    }
-}
-
 /// A connection that stands by.
 struct Watching {
     connection: Connection,
     server: Server,
     /// The row says what its holder speaks.
     has_protocol: bool,
+    /// And when the server had started.
+    has_server_started: bool,
 }
 
 /// A term that was taken: nothing is loaded yet.
@@ -82,8 +70,8 @@ pub(super) struct Taken {
     pub term: i64,
     /// As it was taken.
     pub beat: i64,
-    /// Another server was promoted since a term was healed last.
-    pub is_promoted: bool,
+    /// What the server is to the one in which a term was healed last.
+    pub life: Life,
 }
 
 impl Standby<'_> {
@@ -98,9 +86,10 @@ impl Standby<'_> {
             .map_err(|error| StorageError::Random(std::io::Error::other(error.to_string())))?;
         let lease = WriterLease::new(WriterId(me), self.lease, BootTime::now());
         let mut lease = lease.under(self.rules);
-        let mut watching = Some(self.connect().await?);
+        let mut newest = None;
+        let mut watching = Some(self.connect(&mut newest).await?);
         let mut troubled = false;
-        let mut is_promoted = false;
+        let mut life = Life::SameTimeline;
         loop {
             if let Some(wake) = lease.wake() {
                 tokio::time::sleep(wake.since(BootTime::now())).await;
@@ -108,10 +97,10 @@ impl Standby<'_> {
             match lease.next(BootTime::now()) {
                 None => {}
                 Some(WriterStep::Look) => {
-                    let looked = self.look(&mut watching, &mut lease).await;
+                    let looked = self.look(&mut watching, &mut newest, &mut lease).await;
                     match looked {
-                        Ok(is_another) => {
-                            is_promoted = is_another;
+                        Ok(found) => {
+                            life = found;
                             troubled = false;
                         }
                         Err(error) if lease.last_seen().is_none() => return Err(error),
@@ -150,7 +139,7 @@ impl Standby<'_> {
                         .expect("it is told to load a term that it holds");
                     let seen = lease.last_seen().expect("nothing is claimed unseen");
                     return Ok(Taken {
-                        is_promoted,
+                        life,
                         connection,
                         server,
                         lease,
@@ -169,17 +158,24 @@ impl Standby<'_> {
         }
     }
 
-    async fn connect(&self) -> Result<Watching, OpenError> {
-        let connected = tokio::time::timeout(CONNECT_TIME_MAX, self.connect_once()).await;
-        connected.unwrap_or_else(|_| {
+    /// To the server of the newest history, and none of before the newest that was seen.
+    async fn connect(&self, newest: &mut Option<Server>) -> Result<Watching, OpenError> {
+        let connecting = self.connect_once(newest.clone());
+        let connected = tokio::time::timeout(CONNECT_TIME_MAX, connecting).await;
+        let watching = connected.unwrap_or_else(|_| {
             let problem = format!("no answer within {CONNECT_TIME_MAX:?}");
             Err(StorageError::Server(problem).into())
-        })
+        })?;
+        *newest = Some(watching.server.clone());
+        Ok(watching)
     }
 
-    async fn connect_once(&self) -> Result<Watching, OpenError> {
-        let mut connection = Connection::open(self.url).await?;
-        let server = server::check(&connection.client, self.allow_unreplicated).await?;
+    async fn connect_once(&self, seen: Option<Server>) -> Result<Watching, OpenError> {
+        let wanted = Wanted::Writable {
+            allow_unreplicated: self.allow_unreplicated,
+            seen,
+        };
+        let (mut connection, server) = Connection::open(self.url, &wanted).await?;
         if schema::version(&connection.client).await?.is_none() && !self.new {
             return Err(PostgresError::NoJournal(self.url.to_string()).into()); // and leaves no trace
         }
@@ -188,30 +184,35 @@ impl Standby<'_> {
         }
         // Where it has come later, the row is not taken, and it is connected anew.
         let has_protocol = schema::has_protocol(&connection.client).await?;
+        let has_server_started = schema::has_server_started(&connection.client).await?;
         Ok(Watching {
             connection,
             server,
             has_protocol,
+            has_server_started,
         })
     }
 
-    /// Returns whether the last term that was healed was on another timeline, or nobody knows.
+    /// Returns what the server is to the one in which a term was healed last.
     async fn look(
         &self,
         watching: &mut Option<Watching>,
+        newest: &mut Option<Server>,
         lease: &mut WriterLease,
-    ) -> Result<bool, OpenError> {
+    ) -> Result<Life, OpenError> {
         let watching = match watching {
             Some(watching) => watching,
-            none => none.insert(self.connect().await?),
+            none => none.insert(self.connect(newest).await?),
         };
-        let found = tokio::time::timeout(LOOK_TIME_MAX, read(&watching.connection.client)).await;
+        let client = &watching.connection.client;
+        let reading = read(client, watching.has_server_started);
+        let found = tokio::time::timeout(LOOK_TIME_MAX, reading).await;
         let late = |_| StorageError::Server(format!("no answer within {LOOK_TIME_MAX:?}"));
         let found = found.map_err(late)??;
-        check_cluster(&found, &watching.server)?;
+        found.check_cluster(&watching.server)?;
         let is_first = lease.last_seen().is_none();
         lease.seen(found.row, watching.server.incarnation(), BootTime::now());
-        let is_of_before = found.is_of_before(&watching.server);
+        let life = found.life(&watching.server);
         let active = found.row.holder.is_some().then_some(found.url);
         if is_first && let Some(url) = &active {
             tracing::info!(active = %url, "standing by until its beat stops");
@@ -221,7 +222,7 @@ impl Standby<'_> {
             *known = active;
             is_new
         });
-        Ok(is_of_before)
+        Ok(life)
     }
 
     /// Compares and sets: term *and* beat, since a writer that goes on changes the beat alone.
@@ -234,6 +235,7 @@ impl Standby<'_> {
             connection,
             server,
             has_protocol,
+            ..
         } = watching;
         connection.take_warning(); // of before
         let (term, beat) = (claim.term.0.cast_signed(), claim.beat.cast_signed());
@@ -284,57 +286,6 @@ fn holder_name(holder: WriterId) -> String {
     format!("{:016x}", holder.0)
 }
 
-async fn read(client: &Client) -> Result<Found, StorageError> {
-    let row = client
-        .query_one(
-            "SELECT term, beat, holder, url, system_identifier, timeline FROM writer",
-            &[],
-        )
-        .await
-        .map_err(of_read)?;
-    let (term, beat): (i64, i64) = (
-        row.try_get(0).map_err(of_read)?,
-        row.try_get(1).map_err(of_read)?,
-    );
-    let holder: String = row.try_get(2).map_err(of_read)?;
-    let holder = match holder.as_str() {
-        "" => None,
-        name => Some(WriterId(u64::from_str_radix(name, 16).map_err(|_| {
-            StorageError::Damaged(format!("no catalog's name is {}", name.escape_debug()))
-        })?)),
-    };
-    Ok(Found {
-        row: WriterRow {
-            term: WriterTerm(term.cast_unsigned()),
-            beat: beat.cast_unsigned(),
-            holder,
-        },
-        url: row.try_get(3).map_err(of_read)?,
-        system_identifier: row.try_get(4).map_err(of_read)?,
-        timeline: row.try_get(5).map_err(of_read)?,
-    })
-}
-
-/// The tables are another cluster's, or their history is later than this server's.
-fn check_cluster(found: &Found, server: &Server) -> Result<(), PostgresError> {
-    let Some(recorded) = &found.system_identifier else {
-        return Ok(());
-    };
-    if *recorded != server.system_identifier {
-        return Err(PostgresError::OtherCluster {
-            recorded: recorded.clone(),
-            found: server.system_identifier.clone(),
-        });
-    }
-    if found.timeline > Some(server.timeline) {
-        return Err(PostgresError::Timeline {
-            recorded: found.timeline.unwrap_or_default(),
-            found: server.timeline,
-        });
-    }
-    Ok(())
-}
-
 impl Server {
     /// Which life of the database it is.
     fn incarnation(&self) -> Incarnation {
@@ -346,15 +297,30 @@ impl Server {
     }
 }
 
-/// The rows of this timeline are complete: see [`crate::store::Store::note_healed`]. The beat stays, since nobody need
+/// The rows of this server are complete: see [`crate::store::Store::note_healed`]. The beat stays, since nobody need
 /// look at the row anew.
 pub(super) async fn note_healed(
     client: &Client,
     term: i64,
-    timeline: i64,
+    server: &Server,
 ) -> Result<(), StorageError> {
-    let sql = "UPDATE writer SET timeline = $2 WHERE term = $1 AND timeline IS DISTINCT FROM $2";
-    let noted = client.execute(sql, &[&term, &timeline]).await;
+    let refused = |error: PostgresError| StorageError::Server(error.to_string());
+    let has_server_started = schema::has_server_started(client).await.map_err(refused)?;
+    let Server {
+        timeline,
+        started_us,
+        ..
+    } = server;
+    let noted = match has_server_started {
+        true => {
+            let sql = "UPDATE writer SET timeline = $2, server_started = $3 WHERE term = $1";
+            client.execute(sql, &[&term, timeline, started_us]).await
+        }
+        false => {
+            let sql = "UPDATE writer SET timeline = $2 WHERE term = $1";
+            client.execute(sql, &[&term, timeline]).await
+        }
+    };
     noted.map(drop).map_err(of_commit)
 }
 

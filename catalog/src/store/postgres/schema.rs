@@ -9,11 +9,15 @@ use tokio_postgres::{Client, Error, Transaction};
 use super::error::{PostgresError, told};
 
 /// What each release added; a script that was released is never changed.
-const SCRIPTS: &[&str] = &[TABLES, STOCK_CHANGES, PROTOCOL];
+const SCRIPTS: &[&str] = &[TABLES, STOCK_CHANGES, PROTOCOL, SERVER_STARTED];
 
 /// How many of them a start runs: what came after that the release before does not know, and it runs only
 /// [when told](add_gated).
 const AT_START: usize = 2;
+
+/// With how many of them the writer's row says what is spoken, and with how many when its server had started.
+const WITH_PROTOCOL: i32 = 3;
+const WITH_SERVER_STARTED: i32 = 4;
 
 /// How many there are.
 pub(super) const VERSION: usize = SCRIPTS.len();
@@ -98,6 +102,11 @@ const PROTOCOL: &str = "
         ADD CONSTRAINT writer_speaks_protocol CHECK (spoken_term = term AND spoken >= protocol);
 ";
 
+/// With the timeline, in which incarnation of the database a catalog was healed last.
+const SERVER_STARTED: &str = "
+    ALTER TABLE writer ADD COLUMN server_started bigint; -- in microseconds since 1970, by the server's clock
+";
+
 /// Row 0 is the lock.
 const MIGRATIONS: &str = "
     CREATE TABLE IF NOT EXISTS migration (number integer PRIMARY KEY);
@@ -170,8 +179,15 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
 /// # Errors
 /// As [`version`].
 pub(super) async fn has_protocol(client: &Client) -> Result<bool, PostgresError> {
-    let with_it = i32::try_from(SCRIPTS.len()).ok();
-    Ok(version(client).await? >= with_it)
+    Ok(version(client).await? >= Some(WITH_PROTOCOL))
+}
+
+/// Whether it says when the server had started in which a catalog was healed last.
+///
+/// # Errors
+/// As [`version`].
+pub(super) async fn has_server_started(client: &Client) -> Result<bool, PostgresError> {
+    Ok(version(client).await? >= Some(WITH_SERVER_STARTED))
 }
 
 /// Runs what has not been run, in the caller's transaction, which has [locked](LOCK_WRITER) the writer's table. From then on

@@ -1,5 +1,7 @@
 //! Whether a server keeps what it acknowledges, and which one it is.
 
+use std::fmt;
+
 use tokio_postgres::Client;
 
 use super::error::{PostgresError, told};
@@ -31,6 +33,49 @@ struct Said {
     unseen: i64,
 }
 
+impl Server {
+    /// Whether its history goes on from one of the same cluster that the other one still has.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        self.system_identifier == other.system_identifier && self.timeline > other.timeline
+    }
+
+    /// # Errors
+    /// Where it was replaced, as what was seen before says.
+    pub(super) fn check_not_before(&self, seen: Option<&Self>) -> Result<(), PostgresError> {
+        match seen.filter(|seen| seen.replaces(self)) {
+            None => Ok(()),
+            Some(seen) => Err(PostgresError::Replaced {
+                seen: seen.timeline,
+                found: self.timeline,
+            }),
+        }
+    }
+
+    /// # Errors
+    /// Where it is not the one that is written to, nor goes on as that one, restarted.
+    pub(super) fn check_written(&self, written: &Self) -> Result<(), PostgresError> {
+        let is_same_cluster = self.system_identifier == written.system_identifier;
+        match is_same_cluster && self.timeline == written.timeline {
+            true => Ok(()),
+            false => Err(PostgresError::NotWritten {
+                found: self.to_string(),
+                written: written.to_string(),
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            system_identifier,
+            timeline,
+            ..
+        } = self;
+        write!(f, "cluster {system_identifier} on timeline {timeline}")
+    }
+}
+
 /// Looks at the server at the other end.
 ///
 /// # Errors
@@ -40,6 +85,21 @@ pub(super) async fn check(
     client: &Client,
     allow_unreplicated: bool,
 ) -> Result<Server, PostgresError> {
+    let (server, said) = ask(client).await?;
+    said.check(allow_unreplicated)?;
+    Ok(server)
+}
+
+/// Which one is at the other end, whatever it keeps.
+///
+/// # Errors
+/// Where it does not say.
+pub(super) async fn which(client: &Client) -> Result<Server, PostgresError> {
+    let (server, _) = ask(client).await?;
+    Ok(server)
+}
+
+async fn ask(client: &Client) -> Result<(Server, Said), PostgresError> {
     let failed = |error: tokio_postgres::Error| PostgresError::Schema(told(&error));
     let row = client
         .query_one(
@@ -74,12 +134,12 @@ pub(super) async fn check(
         synchronous: row.try_get(5).map_err(failed)?,
         unseen: row.try_get(6).map_err(failed)?,
     };
-    said.check(allow_unreplicated)?;
-    Ok(Server {
+    let server = Server {
         system_identifier: row.try_get(7).map_err(failed)?,
         timeline: row.try_get(8).map_err(failed)?,
         started_us: row.try_get(10).map_err(failed)?,
-    })
+    };
+    Ok((server, said))
 }
 
 impl Said {
@@ -150,6 +210,36 @@ mod tests {
             read_only: false,
             synchronous: 1,
             unseen: 0,
+        }
+    }
+
+    #[test]
+    fn a_server_that_was_replaced_is_none_to_go_back_to() {
+        let on = |timeline| Server {
+            system_identifier: "7".into(),
+            timeline,
+            started_us: timeline,
+        };
+        let (before, after) = (on(1), on(2));
+        after.check_not_before(Some(&before)).unwrap();
+        before.check_not_before(Some(&before)).unwrap();
+        before.check_not_before(None).unwrap();
+        let error = before.check_not_before(Some(&after)).unwrap_err();
+        assert!(error.to_string().contains("timeline 1"), "{error}");
+        // Whose tables they are says whether another cluster will do.
+        let other = Server {
+            system_identifier: "8".into(),
+            ..on(1)
+        };
+        other.check_not_before(Some(&after)).unwrap();
+        let restarted = Server {
+            started_us: 9,
+            ..on(2)
+        };
+        restarted.check_written(&after).unwrap();
+        for wrong in [before, on(3), other] {
+            let error = wrong.check_written(&after).unwrap_err();
+            assert!(error.to_string().contains(&after.to_string()), "{error}");
         }
     }
 

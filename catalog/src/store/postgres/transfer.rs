@@ -9,13 +9,14 @@ use storage::StorageError;
 use storage::rows::missing;
 use tokio_postgres::types::ToSql;
 
-use super::connection::Connection;
+use super::connection::{Connection, Wanted};
 use super::error::{of_commit, of_read};
 use super::read;
 use super::rows::{REFUSED, REFUSED_ID, get, refused, signed};
+use super::server::Server;
 use super::url::StoreUrl;
 use super::write::{Elected, Refused, Rows, Stocks};
-use super::{OpenError, PostgresError, journal_id, listings, load, protocol, schema, server};
+use super::{OpenError, PostgresError, journal_id, listings, load, protocol, schema};
 use crate::stocks::Listing;
 use crate::store::Loaded;
 use crate::store::checksums::of_identity;
@@ -29,6 +30,7 @@ const REFUSED_CHUNK: i64 = 4096;
 /// A database whose journal is read.
 pub struct Source {
     connection: Connection,
+    server: Server,
     term: i64,
     terms: u32,
     url: StoreUrl,
@@ -46,12 +48,13 @@ impl std::fmt::Debug for Source {
 }
 
 impl Source {
-    /// Reads what there is, but for the rows.
+    /// Reads what there is, but for the rows, at the server of the newest history: one that was replaced and does not know
+    /// that has rows, too.
     ///
     /// # Errors
     /// Where there is no journal, or it cannot be read.
     pub async fn open(url: &StoreUrl) -> Result<Self, OpenError> {
-        let connection = Connection::open(url).await?;
+        let (connection, server) = Connection::open(url, &Wanted::Newest { seen: None }).await?;
         let client = &connection.client;
         let none = || PostgresError::NoJournal(url.to_string());
         if schema::version(client).await?.is_none() {
@@ -62,6 +65,7 @@ impl Source {
         let (loaded, listings) = (load(client, term, journal).await?, listings(client).await?);
         Ok(Self {
             connection,
+            server,
             term,
             terms: 1,
             url: url.clone(),
@@ -97,14 +101,17 @@ impl Source {
     /// Another catalog writes, or another server serves.
     async fn follow(&mut self) -> Result<(), OpenError> {
         let terms = self.terms + 1;
-        let connection = Connection::open(&self.url).await?;
+        let wanted = Wanted::Newest {
+            seen: Some(self.server.clone()),
+        };
+        let (connection, server) = Connection::open(&self.url, &wanted).await?;
         let journal = journal_id(&connection.client).await?;
         if journal != Some(self.loaded.journal) {
             let other = StorageError::Server("the database has another journal by now".into());
             return Err(other.into());
         }
         self.term = term(&connection.client).await?;
-        (self.connection, self.terms) = (connection, terms);
+        (self.connection, self.server, self.terms) = (connection, server, terms);
         Ok(())
     }
 
@@ -156,8 +163,11 @@ impl Target {
     /// # Errors
     /// Where it has one, or cannot be used.
     pub async fn open(url: &StoreUrl, allow_unreplicated: bool) -> Result<Self, OpenError> {
-        let mut connection = Connection::open(url).await?;
-        let server = server::check(&connection.client, allow_unreplicated).await?;
+        let wanted = Wanted::Writable {
+            allow_unreplicated,
+            seen: None,
+        };
+        let (mut connection, server) = Connection::open(url, &wanted).await?;
         schema::version(&connection.client).await?;
         schema::migrate(&mut connection.client).await?;
         Ok(Self {

@@ -79,6 +79,7 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
             state,
             sessions_out: None,
             may_lack_rows: false,
+            is_unbroken: false,
         }
     );
     assert_eq!(
@@ -286,6 +287,28 @@ fn a_database_that_was_changed_by_hand_is_refused() {
             Ok(_) => panic!("{change}: opened"),
         }
     }
+}
+
+/// The chain says that a row is as it was written, and not at which price it should have been.
+#[test]
+fn a_row_at_another_price_than_its_stock_was_listed_at_is_refused_though_the_chain_covers_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = new_store(dir.path());
+    let state = store.load().unwrap().state;
+    let mut batch = batch(&state);
+    let [first, second] = &batch.rows[..] else {
+        panic!("two trades: {batch:?}");
+    };
+    assert_ne!(first.price, second.price);
+    let end = LedgerEnd::of(first);
+    let other = Row::following(&end, second.epoch, second.entry.clone(), first.price);
+    batch.rows[1] = other;
+    store.commit(&batch).unwrap();
+    drop(store);
+    let refused = SqliteStore::open(dir.path()).map(drop).unwrap_err();
+    assert!(refused.is_damage(), "{refused}");
+    let why = "row 1 has another price than meta was listed at then";
+    assert!(refused.to_string().contains(why), "{refused}");
 }
 
 /// What is written by an unchecked connection is of a kind that the code does not know.

@@ -19,6 +19,9 @@ pub struct Limits {
     /// By how much the share of clients may be greater to whom something was refused (400 to 499), and, as a
     /// shadow, the share of decisions that it alone answers so: more than 0, at most 1, where 1 does not ask.
     pub refusals_max: f64,
+    /// By how much the share of clients may be less to whom something was refused, and, as a shadow, the share of
+    /// decisions that may let in what the active version refuses: 0 to 1, where 1 does not ask.
+    pub admissions_max: f64,
     /// The share of decisions that may be different, as a shadow: 0 to 1, where 1 does not ask.
     pub differences_max: f64,
     /// How much longer it may take, where that is asked.
@@ -49,10 +52,13 @@ impl ErrorRates {
     }
 }
 
+/// The measure of what a version lets in that the active one refuses.
+const ADMISSIONS: &str = "admissions";
+
 /// What the evidence says of one limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
-    /// `failures`, `errors`, `refusals`, `differences`, `decision time` or `latency`.
+    /// `failures`, `errors`, `refusals`, `admissions`, `differences`, `decision time` or `latency`.
     pub name: &'static str,
     pub judged: Judged,
     /// What was seen, in words.
@@ -75,6 +81,12 @@ enum Evidence {
 }
 
 impl Measure {
+    /// Whether it is of what the version lets in: beyond that limit it may be what somebody wants, which nobody
+    /// but a person knows.
+    pub fn is_of_admissions(&self) -> bool {
+        self.name == ADMISSIONS
+    }
+
     /// What was seen as intervals: of shares of 1, or of microseconds where it is `latency`.
     pub fn shown(&self) -> Vec<Shown> {
         match &self.evidence {
@@ -134,6 +146,7 @@ impl Limits {
             different,
             failed,
             refused,
+            admitted,
             timed,
             slower,
         } = *paired;
@@ -153,10 +166,20 @@ impl Limits {
                 ),
             });
         }
+        if self.admissions_max < 1.0 {
+            measures.push(Measure {
+                name: ADMISSIONS,
+                judged: self.judge_few(admitted, decisions, self.admissions_max, rates),
+                evidence: share_shown(admitted, decisions, self.admissions_max, rates),
+                seen: format!(
+                    "{admitted} of {decisions} decisions let in what the active version refuses"
+                ),
+            });
+        }
         if self.differences_max < 1.0 {
             measures.push(Measure {
                 name: "differences",
-                judged: self.judge_differences(different, decisions, rates),
+                judged: self.judge_few(different, decisions, self.differences_max, rates),
                 evidence: share_shown(different, decisions, self.differences_max, rates),
                 seen: format!("{different} of {decisions} decisions differ"),
             });
@@ -178,14 +201,38 @@ impl Limits {
         measures
     }
 
-    fn judge_differences(&self, different: u64, decisions: u64, rates: ErrorRates) -> Judged {
-        if self.differences_max > 0.0 {
-            return judge_share(different, decisions, self.differences_max, rates);
+    /// Of what may have a limit of 0.
+    fn judge_few(&self, of: u64, all: u64, limit: f64, rates: ErrorRates) -> Judged {
+        if limit > 0.0 {
+            return judge_share(of, all, limit, rates);
         }
-        // Where none may differ, one that does is shown. That none does can only be shown of so many.
-        match different {
-            0 => judge_share(0, decisions, self.errors_max, rates),
+        // Where there may be none, one is shown. That there is none can only be shown of so many.
+        match of {
+            0 => judge_share(0, all, self.errors_max, rates),
             _ => Judged::Beyond,
+        }
+    }
+
+    /// Whether fewer are refused something by the canary. That as many are can only be shown up to a share: that
+    /// of its limit or, where this is 0, by which more may be.
+    fn judge_admissions(&self, refused: [(u64, u64); 2], rates: ErrorRates) -> Measure {
+        let [canary, baseline] = refused;
+        let limit = self.admissions_max;
+        let as_many = if limit > 0.0 {
+            limit
+        } else if self.refusals_max < 1.0 {
+            self.refusals_max
+        } else {
+            self.errors_max
+        };
+        Measure {
+            name: ADMISSIONS,
+            judged: judge_shares([baseline, canary], [limit, as_many], rates),
+            evidence: shares_shown("active − canary", [baseline, canary], limit, rates),
+            seen: format!(
+                "something was refused to {} of {} clients of the active version, and {} of {} of this one",
+                baseline.0, baseline.1, canary.0, canary.1
+            ),
         }
     }
 
@@ -207,6 +254,7 @@ impl Limits {
                 cohorts.each_ref().map(refused),
             ),
         ];
+        let refused = cohorts.each_ref().map(refused);
         let mut measures = Vec::new();
         for (name, what, limit, [canary, baseline]) in shares {
             if limit >= 1.0 {
@@ -214,13 +262,16 @@ impl Limits {
             }
             measures.push(Measure {
                 name,
-                judged: judge_shares([canary, baseline], limit, rates),
-                evidence: shares_shown([canary, baseline], limit, rates),
+                judged: judge_shares([canary, baseline], [limit; 2], rates),
+                evidence: shares_shown("canary − active", [canary, baseline], limit, rates),
                 seen: format!(
                     "something {what} {} of {} clients, and {} of {} of the active version",
                     canary.0, canary.1, baseline.0, baseline.1
                 ),
             });
+        }
+        if self.admissions_max < 1.0 {
+            measures.push(self.judge_admissions(refused, rates));
         }
         if let Some(limit) = self.latency {
             let times = cohorts.map(|outcome| {
@@ -254,26 +305,35 @@ fn share_shown(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Evidence {
     }
 }
 
-/// Whether the share of the canary's clients of whom something holds is greater than of the baseline's, by more
-/// than a limit; each by how many of how many.
+/// Whether the share of the clients of one cohort of whom something holds is greater than of the other's, by more
+/// than a limit, or by less than another; each by how many of how many.
 ///
 /// It is chance which cohort a client is in. So each of whom it holds is as probably in one as in the other,
 /// where the versions are alike; and the bet is on each of them, and on as many others as there are pairs.
 /// Where the cohorts are not as large, the larger is taken in part. Where it holds of so many that there are
 /// more of them than pairs, nothing is shown.
-fn judge_shares(cohorts: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Judged {
+fn judge_shares(
+    cohorts: [(u64, u64); 2],
+    [beyond, within]: [f64; 2],
+    rates: ErrorRates,
+) -> Judged {
     let [more, less] = pairs_of(cohorts);
     judge(
-        more.is_some_and(|more| that_greater(&more, limit, -1.0) >= 1.0 / rates.false_alarm),
-        less.is_some_and(|less| that_less(&less, limit, 1.0) >= 1.0 / rates.miss),
+        more.is_some_and(|more| that_greater(&more, beyond, -1.0) >= 1.0 / rates.false_alarm),
+        less.is_some_and(|less| that_less(&less, within, 1.0) >= 1.0 / rates.miss),
     )
 }
 
-/// By how much more clients of the canary it holds of.
-fn shares_shown(cohorts: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Evidence {
+/// By how much more clients of the first it holds of.
+fn shares_shown(
+    of: &'static str,
+    cohorts: [(u64, u64); 2],
+    limit: f64,
+    rates: ErrorRates,
+) -> Evidence {
     match pairs_of(cohorts) {
         [Some(more), Some(less)] => Evidence::Mean {
-            of: "canary − active",
+            of,
             bets: [more, less],
             range: [-1.0, 1.0],
             limit,
@@ -283,18 +343,19 @@ fn shares_shown(cohorts: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Evid
     }
 }
 
-/// What is bet on: that the canary's share is greater, and that it is not. Either way rounded against what is to be shown.
-fn pairs_of([canary, baseline]: [(u64, u64); 2]) -> [Option<[(f64, u64); 3]>; 2] {
-    let pairs = canary.1.min(baseline.1);
+/// What is bet on: that the first one's share is greater, and that it is not. Either way rounded against what is to
+/// be shown.
+fn pairs_of([first, second]: [(u64, u64); 2]) -> [Option<[(f64, u64); 3]>; 2] {
+    let pairs = first.1.min(second.1);
     let part = |(of, all): (u64, u64)| of as f64 * pairs as f64 / all.max(1) as f64;
-    let observed = |canary: f64, baseline: f64| {
-        let (canary, baseline) = (canary as u64, baseline as u64);
-        let alike = pairs.checked_sub(canary + baseline)?;
-        Some([(1.0, canary), (-1.0, baseline), (0.0, alike)])
+    let observed = |of_first: f64, of_second: f64| {
+        let (of_first, of_second) = (of_first as u64, of_second as u64);
+        let alike = pairs.checked_sub(of_first + of_second)?;
+        Some([(1.0, of_first), (-1.0, of_second), (0.0, alike)])
     };
     [
-        observed(part(canary).floor(), part(baseline).ceil()),
-        observed(part(canary).ceil(), part(baseline).floor()),
+        observed(part(first).floor(), part(second).ceil()),
+        observed(part(first).ceil(), part(second).floor()),
     ]
 }
 

@@ -14,6 +14,8 @@ pub struct Paired {
     pub failed: u64,
     /// Those at which it alone refused something: with an answer of 400 or more.
     pub refused: u64,
+    /// Those at which it let in what the active version refused with an answer of 400 to 499.
+    pub admitted: u64,
     /// Those whose decisions were timed in both.
     pub timed: u64,
     /// Those of them that took the version on trial more than its limit allows.
@@ -27,6 +29,8 @@ pub struct Seen {
     pub has_failed: bool,
     /// It refused what the active version did not.
     pub has_refused: bool,
+    /// It let in what the active version refused.
+    pub has_admitted: bool,
 }
 
 /// By how much a decision may always take longer: what a clock and a cold cache make of it.
@@ -39,6 +43,7 @@ impl Paired {
         self.different += u64::from(seen.is_different || seen.has_failed);
         self.failed += u64::from(seen.has_failed);
         self.refused += u64::from(seen.has_refused);
+        self.admitted += u64::from(seen.has_admitted);
     }
 
     /// Both were timed; `ratio_max` times as long is within the limit.

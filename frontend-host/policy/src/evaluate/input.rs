@@ -1,21 +1,16 @@
 //! Everything that one decision depends on, kept so that it can be made again: by a candidate
 //! beside the active version, or offline from a recording.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::iter;
 
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
 use domain::ReplicaId;
 use http::{HeaderMap, HeaderName, Method};
-use percent_encoding::percent_decode;
-use serde_json::Value;
 use smol_str::SmolStr;
 
 use crate::decision::{Action, Decision, InvalidDecision, Outcome, Stock, View};
+use crate::evaluate::sent::{json_names, path_and_query, values_of, without_values};
 use crate::evaluate::{Connection, RequestParts, on_outcome, on_outcome_afresh, on_request};
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
@@ -155,16 +150,9 @@ impl DecisionInput {
         let query = path_and_query(&request.target).1.unwrap_or_default();
         let headers = request.headers.values().map(|value| value.as_bytes());
         let parts = [query.as_bytes()].into_iter().chain(headers);
-        let parts = parts.chain(request.body.as_deref()).flat_map(|part| {
-            // What is encoded within a value may be what separates them elsewhere.
-            let pairs = part.split(|byte| *byte == b'&');
-            let values = pairs.map(|pair| match pair.iter().position(|byte| *byte == b'=') {
-                Some(at) => &pair[at + 1..],
-                None => pair,
-            });
-            iter::once(part).chain(values).flat_map(decoded)
-        });
+        let parts = parts.chain(request.body.as_deref());
         let parts: Vec<_> = parts
+            .flat_map(|part| values_of(part).into_iter().chain(json_names(part)))
             .map(|part| String::from_utf8_lossy(&part).into_owned())
             .collect();
         let is_word = |c: char| c.is_alphanumeric() || "-_+/=.~".contains(c);
@@ -256,6 +244,15 @@ impl DecisionInput {
         match &self.subject {
             Subject::Request(request) => version.unreadable(&request.headers).is_none(),
             Subject::Election(_) => true,
+        }
+    }
+
+    /// For people who may not see what clients sent: method and target of a request, without the values in its
+    /// query.
+    pub(crate) fn shown(&self) -> String {
+        match self.request() {
+            Some(request) => format!("{} {}", request.method, without_values(&request.target)),
+            None => self.describe(),
         }
     }
 
@@ -371,57 +368,6 @@ const NUMBERS_MIN: usize = 4;
 const PATH_SHOWN_MAX: usize = 200;
 const HEADERS_SHOWN_MAX: usize = 32;
 
-/// What a client sent, as it came and as a policy has it that decodes a query, a form, JSON or credentials.
-fn decoded(part: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
-    let percents = || Cow::from(percent_decode(part));
-    let form = || {
-        let plus_to_space = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
-        let spaced: Vec<_> = part.iter().map(plus_to_space).collect();
-        Cow::Owned(percent_decode(&spaced).collect())
-    };
-    let is_encoded = part.contains(&b'%');
-    let more = is_encoded.then(percents).into_iter();
-    let more = more.chain((is_encoded || part.contains(&b'+')).then(form));
-    let texts = json_texts(part).into_iter().map(String::into_bytes);
-    let words = part.split(|byte| !byte.is_ascii_alphanumeric() && !b"+/-_=".contains(byte));
-    let more = more.chain(texts.chain(words.filter_map(from_base64)).map(Cow::Owned));
-    iter::once(Cow::Borrowed(part)).chain(more)
-}
-
-/// The texts in a JSON document, without their escapes. None where it is no document.
-fn json_texts(part: &[u8]) -> Vec<String> {
-    let mut texts = Vec::new();
-    let mut open: Vec<Value> = serde_json::from_slice(part).into_iter().collect();
-    while let Some(value) = open.pop() {
-        match value {
-            Value::String(text) => texts.push(text),
-            Value::Array(values) => open.extend(values),
-            Value::Object(members) => {
-                for (name, value) in members {
-                    texts.push(name);
-                    open.push(value);
-                }
-            }
-            _ => {}
-        }
-    }
-    texts
-}
-
-/// A word in either alphabet of base64, as credentials are (RFC 7617), where it is one of a text.
-fn from_base64(word: &[u8]) -> Option<Vec<u8>> {
-    const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true);
-    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-    const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
-    let bytes = STANDARD
-        .decode(word)
-        .or_else(|_| URL_SAFE.decode(word))
-        .ok()?;
-    (word.len() >= SECRET_BYTES_MIN && str::from_utf8(&bytes).is_ok()).then_some(bytes)
-}
-
 /// A text without lists of numbers, in which people write down bytes.
 fn without_numbers(text: &str) -> String {
     let is_list = |c: char| c.is_ascii_digit() || c == ',' || c == ' ';
@@ -439,13 +385,6 @@ fn without_numbers(text: &str) -> String {
         rest = after;
     }
     kept + rest
-}
-
-fn path_and_query(target: &str) -> (&str, Option<&str>) {
-    match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
-    }
 }
 
 /// Tells the paths of targets apart.
@@ -497,7 +436,7 @@ mod tests {
             ("for sesame%20seed", "for …"),
             ("its key: s=ame/1", "its key: …"),
             ("pw p@s&w0rd", "pw …"),
-            ("user Aladdin, open sesame", "user …, open …"),
+            ("user Aladdin, open sesame", "user …, …"),
             ("say \"friend\" and enter", "… and enter"),
         ] {
             assert_eq!(input.redact(text), shown);

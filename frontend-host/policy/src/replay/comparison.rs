@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use frontend_core::rollout::{Paired, Seen};
+use http::StatusCode;
 
 use super::fields::Fields;
 use super::golden::differences;
@@ -22,6 +23,9 @@ const TIMED_EVERY: u64 = 8;
 /// Inputs that are compared: there is no need for more.
 const INPUTS_MAX: usize = 1 << 16;
 
+/// What is shown of a request, in bytes.
+const SHOWN_BYTES_MAX: usize = 200;
+
 /// How two versions decide about the same inputs. Each client's input counts once: the same again would
 /// be decided in the same way.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub(crate) struct Comparison {
 #[derive(Debug, Default)]
 struct SoFar {
     paired: Paired,
+    /// The first request about which the candidate let in what the active version refused.
+    admitted: Option<String>,
     /// Clients with their inputs.
     known: HashSet<u64>,
 }
@@ -61,12 +67,28 @@ impl Comparison {
         self.so_far().paired
     }
 
+    /// The first request, without the values in its query, about which the candidate let in what the active
+    /// version refused.
+    pub(crate) fn admitted(&self) -> Option<String> {
+        self.so_far().admitted.clone()
+    }
+
     #[cfg(test)]
     pub(crate) fn note_for_test(&self, is_different: bool, has_failed: bool) {
         self.so_far().paired.note(Seen {
             is_different,
             has_failed,
-            has_refused: false,
+            ..Seen::default()
+        });
+    }
+
+    #[cfg(test)]
+    pub(crate) fn admit_for_test(&self, request: &str) {
+        let mut so_far = self.so_far();
+        so_far.admitted = Some(request.to_owned());
+        so_far.paired.note(Seen {
+            has_admitted: true,
+            ..Seen::default()
         });
     }
 
@@ -82,21 +104,30 @@ impl Compared {
         input: &DecisionInput,
         active: &DecisionResult,
         candidate: &Result<DecisionResult, Failure>,
-        version: &Version,
+        versions: [&Version; 2],
     ) -> bool {
         let mut hasher = DefaultHasher::new();
-        (self.client, input.key(&version.manifest.headers)).hash(&mut hasher);
+        // One of them may decide by a header that the other does not ask for.
+        let keys = versions.map(|version| input.key(&version.manifest.headers));
+        (self.client, keys).hash(&mut hasher);
         let mut so_far = self.comparison.so_far();
         if so_far.known.len() >= INPUTS_MAX || !so_far.known.insert(hasher.finish()) {
             return false;
         }
         let [before, now] = [Fields::from(active), Fields::from(candidate)];
         let ignored = &self.comparison.ignored;
+        let decided = candidate.as_ref().ok();
         let seen = Seen {
             is_different: !differences(&before, &now, ignored).is_empty(),
             has_failed: candidate.is_err(),
-            has_refused: candidate.as_ref().is_ok_and(refuses) && !refuses(active),
+            has_refused: decided.is_some_and(refuses) && !refuses(active),
+            has_admitted: decided.is_some_and(lets_in) && blames_client(active),
         };
+        if seen.has_admitted && so_far.admitted.is_none() {
+            let mut request = input.shown();
+            request.truncate(request.floor_char_boundary(SHOWN_BYTES_MAX));
+            so_far.admitted = Some(request);
+        }
         so_far.paired.note(seen);
         !seen.has_failed
     }
@@ -121,12 +152,34 @@ impl Compared {
 
 /// Whether it is an answer of 400 or more.
 fn refuses(decided: &DecisionResult) -> bool {
+    status(decided).is_some_and(|status| status.as_u16() >= 400)
+}
+
+/// Whether it is an answer of 400 to 499.
+fn blames_client(decided: &DecisionResult) -> bool {
+    status(decided).is_some_and(|status| status.is_client_error())
+}
+
+/// Whether it is another answer than one of 400 or more, or something is done for the client.
+fn lets_in(decided: &DecisionResult) -> bool {
+    let is_done = matches!(
+        decided,
+        DecisionResult::Action(Decision {
+            action: Action::Perform(_),
+            ..
+        })
+    );
+    is_done || status(decided).is_some() && !refuses(decided)
+}
+
+/// Of an answer.
+fn status(decided: &DecisionResult) -> Option<StatusCode> {
     match decided {
         DecisionResult::Action(Decision {
             action: Action::Respond(reply),
             ..
-        }) => reply.status.as_u16() >= 400,
-        _ => false,
+        }) => Some(reply.status),
+        _ => None,
     }
 }
 

@@ -67,7 +67,8 @@ pub struct Group {
 pub struct Example {
     /// The field that differed, such as `status`.
     pub kind: String,
-    /// What was asked: method and target of a request, or that it was an election.
+    /// What was asked: method and target of a request, without the values in its query, or that it was an
+    /// election.
     pub request: String,
     /// The request's `x-request-id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,40 +98,37 @@ impl Differences {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Compares a decision that both made. Examples show neither cookies nor these values, which are
-    /// asked for where there is an example.
-    pub(crate) fn compare<'a>(
+    /// Compares a decision that both made. Where they differ, `redacted` are both without secrets, which is
+    /// what examples show of them; cookies are left out here.
+    pub(crate) fn compare(
         &self,
         input: &DecisionInput,
         active: &Fields,
         candidate: &Fields,
-        secrets: impl FnOnce() -> Vec<&'a str>,
+        redacted: impl FnOnce() -> [Fields; 2],
     ) {
         let differences = active.differences(candidate);
-        let secrets = match differences.is_empty() {
-            true => Vec::new(),
-            false => secrets(),
-        };
-        let without_secrets = |fields: &Fields, kind: &str| {
-            let mut fields = fields.clone();
-            fields.redact(&secrets, &HeaderChoice::default());
-            fields.get(kind).unwrap_or_default().to_owned()
-        };
-        let route = match differences.is_empty() {
-            true => String::new(),
-            false => input.route(),
-        };
+        if differences.is_empty() {
+            self.found().compared += 1;
+            return;
+        }
+        let mut redacted = redacted();
+        for fields in &mut redacted {
+            fields.leave_out_headers(&HeaderChoice::default());
+        }
+        let (route, request) = (input.route(), input.shown());
         let mut found = self.found();
         found.compared += 1;
-        found.different += u64::from(!differences.is_empty());
+        found.different += 1;
         for Difference { kind, .. } in differences {
             *found.kinds.entry(kind.to_owned()).or_default() += 1;
-            let both = [active, candidate].map(|fields| without_secrets(fields, kind));
+            let value = |fields: &Fields| fields.get(kind).unwrap_or_default().to_owned();
+            let both = redacted.each_ref().map(value);
             found.group(&route, kind, &both);
             found.make_room(kind);
             found.examples.push_back(Example {
                 kind: kind.to_owned(),
-                request: shown(&input.describe()),
+                request: shown(&request),
                 request_id: input.request_id().map(str::to_owned),
                 active: shown(&both[0]),
                 candidate: shown(&both[1]),
@@ -229,6 +227,7 @@ fn shown(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::left_out::{LeftOut, Shown};
     use super::*;
     use crate::decision::{Action, Decision, Reply};
     use crate::evaluate::RequestParts;
@@ -266,18 +265,23 @@ mod tests {
     #[test]
     fn examples_show_no_credentials() {
         let differences = Differences::default();
+        let values = [b"s3cret".to_vec()];
+        let left_out = LeftOut::new(values.into(), Shown::default(), std::iter::empty());
         let [before, now] = ["one", "two"].map(|id| {
             let headers = format!("etag: \"{id}\"\nset-cookie: \"id={id}\"");
+            let fields = |body: &str| {
+                Fields::of([("action", "respond"), ("headers", &headers), ("body", body)])
+            };
             let body = format!("for s3cret, {id}");
-            Fields::of([
-                ("action", "respond"),
-                ("headers", &headers),
-                ("body", &body),
-            ])
+            [fields(&body), fields(&left_out.text(&body))]
         });
-        differences.compare(&asked("/"), &before, &now, || vec!["s3cret"]);
+        let input = asked("/stocks?token=s3cret&limit=10");
+        differences.compare(&input, &before[0], &now[0], || {
+            [before[1].clone(), now[1].clone()]
+        });
         let found = differences.snapshot();
         let headers = &found.examples[0];
+        assert_eq!(headers.request, "GET /stocks?token=*&limit=*");
         assert_eq!(headers.active, "etag: \"one\"\nset-cookie: (left out)");
         assert_eq!(found.examples[1].candidate, "for (left out), two");
     }
@@ -291,7 +295,7 @@ mod tests {
                 Fields::of([("action", "respond"), ("headers", &headers)])
             });
             let input = asked(&format!("/{}", round % 300));
-            differences.compare(&input, &before, &now, Vec::new);
+            differences.compare(&input, &before, &now, || [before.clone(), now.clone()]);
         }
         let found = differences.snapshot();
         assert_eq!(found.groups.len(), 2 * GROUPS_MAX + 1);
@@ -307,13 +311,12 @@ mod tests {
             respond(StatusCode::OK, "a"),
             respond(StatusCode::NOT_FOUND, "a"),
         );
+        let [active, candidate] = [Fields::from(&active), Fields::from(&candidate)];
         for round in 0..20 {
-            differences.compare(
-                &asked(&format!("/stocks/{round}")),
-                &(&active).into(),
-                &(&candidate).into(),
-                Vec::new,
-            );
+            let input = asked(&format!("/stocks/{round}"));
+            differences.compare(&input, &active, &candidate, || {
+                [active.clone(), candidate.clone()]
+            });
         }
         let found = differences.snapshot();
         assert_eq!(

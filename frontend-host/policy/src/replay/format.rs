@@ -34,7 +34,7 @@
 //!
 //! A request has those of its headers that the policy asked to see, but for credentials that nobody named
 //! (`headers`); where a value that is not there, or a cookie, was in the decision, that has `(left out)` in
-//! its place.
+//! its place (`left_out`).
 
 use std::io::{self, BufRead};
 use std::net::IpAddr;
@@ -49,6 +49,7 @@ use smol_str::SmolStr;
 
 use super::fields::Fields;
 use super::headers::HeaderChoice;
+use super::left_out::{LeftOut, Shown};
 use crate::decision::{Outcome, ReplicaView, Scheme, View, header_text};
 use crate::evaluate::Connection;
 use crate::evaluate::input::{DecisionInput, DecisionResult, RequestInput, Subject};
@@ -246,16 +247,22 @@ impl Line {
         headers: &HeaderChoice,
     ) -> Self {
         let manifest = &version.manifest;
-        let mut decided = Fields::from(result);
-        let (request, election) = match &input.subject {
+        let (request, election, decided) = match &input.subject {
             Subject::Request(subject) => {
-                let mut left_out = headers.left_out(&subject.headers, manifest);
-                left_out.extend(version.config.secrets());
-                decided.redact(&left_out, headers);
                 let recorded = headers.of_request(&subject.headers, manifest);
-                (Some(RequestLine::new(subject, recorded)), None)
+                let values = headers.left_out(&subject.headers, manifest);
+                // The line has these itself.
+                let mut parts = vec![subject.target.as_bytes()];
+                parts.extend(subject.body.as_deref());
+                parts.extend(recorded.iter().map(|&(_, value)| value.as_bytes()));
+                let outcome = subject.outcome.as_ref();
+                let shown = Shown { parts, outcome };
+                let left_out = LeftOut::new(values, shown, version.config.secrets());
+                let mut decided = Fields::of_result(result, &left_out);
+                decided.leave_out_headers(headers);
+                (Some(RequestLine::new(subject, recorded)), None, decided)
             }
-            Subject::Election(view) => (None, Some(view.into())),
+            Subject::Election(view) => (None, Some(view.into()), Fields::from(result)),
         };
         Self {
             now_ms: input.ambient.now_ms,
@@ -276,7 +283,9 @@ impl Line {
             now_ms: self.now_ms,
             seed: self.seed,
         };
-        Ok((DecisionInput { subject, ambient }, self.decided))
+        let mut decided = self.decided;
+        decided.complete();
+        Ok((DecisionInput { subject, ambient }, decided))
     }
 }
 

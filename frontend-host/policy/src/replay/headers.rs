@@ -4,19 +4,16 @@
 //! only where they are named. The values that are left out are left out of the decisions, too, where a
 //! policy has put them there.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::decision::Manifest;
+use crate::evaluate::input::RequestInput;
+use crate::evaluate::sent::{path_and_query, values_of};
 
-/// What stands for a value that is left out.
-pub(super) const LEFT_OUT: &str = "(left out)";
-
-/// Shortest value that is looked for in a decision, in bytes: shorter ones are in many texts by chance.
-const FOUND_BYTES_MIN: usize = 4;
-
-/// Words by which headers are taken for credentials.
+/// Words by which headers, and what is in a query, are taken for credentials.
 const CREDENTIAL_WORDS: [&str; 16] = [
     "apikey",
     "auth",
@@ -71,11 +68,15 @@ impl HeaderChoice {
         recorded.collect()
     }
 
-    /// The values that the policy saw and a recording has not.
-    pub(super) fn left_out<'a>(&self, headers: &'a HeaderMap, manifest: &Manifest) -> Vec<&'a str> {
-        texts_of(headers, |name| {
-            manifest.headers.contains(name) && !self.covers(name)
-        })
+    /// What the policy saw and a recording has not: of credentials each value, of other headers the whole.
+    pub(super) fn left_out(&self, headers: &HeaderMap, manifest: &Manifest) -> BTreeSet<Vec<u8>> {
+        let is_left_out = |name: &HeaderName| manifest.headers.contains(name) && !self.covers(name);
+        let left_out = headers.iter().filter(|(name, _)| is_left_out(name));
+        let values = left_out.flat_map(|(name, value)| match is_credential(name.as_str()) {
+            true => values_of(value.as_bytes()),
+            false => BTreeSet::from([value.as_bytes().to_vec()]),
+        });
+        values.collect()
     }
 
     /// Whether a recording has the value of this header in a response.
@@ -105,24 +106,16 @@ impl fmt::Display for HeaderChoice {
     }
 }
 
-/// The values of headers that carry credentials, whoever asked for them.
-pub(super) fn credentials(headers: &HeaderMap) -> Vec<&str> {
-    texts_of(headers, |name| is_credential(name.as_str()))
-}
-
-/// The texts by which the values of some headers can be found elsewhere.
-fn texts_of(headers: &HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) -> Vec<&str> {
-    let meant = headers.iter().filter(|(name, _)| is_meant(name));
-    let values = meant.filter_map(|(_, value)| value.to_str().ok());
-    // `Bearer TOKEN` and `Basic TOKEN` are their token.
-    let tokens = values.flat_map(|value| [Some(value), value.rsplit_once(' ').map(|it| it.1)]);
-    let mut texts: Vec<_> = tokens
-        .flatten()
-        .filter(|value| value.len() >= FOUND_BYTES_MIN)
-        .collect();
-    // What is inside another goes after it.
-    texts.sort_by_key(|value| std::cmp::Reverse(value.len()));
-    texts
+/// The values of what carries credentials, whoever asked for it: of headers, and of a query what has such a name.
+pub(super) fn credentials(request: &RequestInput) -> BTreeSet<Vec<u8>> {
+    let headers = request.headers.iter();
+    let headers = headers.filter(|(name, _)| is_credential(name.as_str()));
+    let in_headers = headers.map(|(_, value)| value.as_bytes());
+    let query = path_and_query(&request.target).1.unwrap_or_default();
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let pairs = pairs.filter(|(name, _)| is_credential(&name.to_ascii_lowercase()));
+    let in_query = pairs.map(|(_, value)| value.as_bytes());
+    in_headers.chain(in_query).flat_map(values_of).collect()
 }
 
 fn is_credential(name: &str) -> bool {
@@ -211,10 +204,22 @@ mod tests {
         let all = HeaderChoice::default();
         assert_eq!(recorded(&all, &asked), ["accept", "idempotency-key"]);
         let (sent, manifest) = (sent(), manifest(&asked));
-        let left_out = all.left_out(&sent, &manifest);
-        assert_eq!(left_out, ["Bearer s3cret", "id=12345", "s3cret", "abcdef"]);
+        let left_out = |choice: &HeaderChoice| {
+            let left_out = choice.left_out(&sent, &manifest).into_iter();
+            left_out
+                .map(|value| String::from_utf8(value).unwrap())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            left_out(&all),
+            ["12345", "Bearer s3cret", "abcdef", "id=12345", "s3cret"]
+        );
         let named = HeaderChoice::named(vec![HeaderName::from_static("x-api-key")]);
         assert_eq!(recorded(&named, &asked), ["x-api-key"]);
+        // What carries no credentials is looked for as a whole.
+        let left_out = left_out(&named);
+        assert!(left_out.iter().any(|it| it == "text/html"), "{left_out:?}");
+        assert!(left_out.iter().all(|it| it != "abcdef"), "{left_out:?}");
         assert!(!all.covers_in_reply("set-cookie") && all.covers_in_reply("etag"));
         let cookies = HeaderChoice::named(vec![http::header::SET_COOKIE]);
         assert!(cookies.covers_in_reply("set-cookie"));

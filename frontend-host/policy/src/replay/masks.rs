@@ -6,7 +6,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::fields::{FIELDS, Fields};
-use super::headers::LEFT_OUT;
+use super::left_out::LEFT_OUT;
 
 /// What stands for what a mask takes away.
 const MASKED: &str = "…";

@@ -4,6 +4,7 @@
 //! anything. It works through a bounded queue; what does not fit is dropped, and counted. Not even
 //! a candidate that has the host panic ends the thread.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,7 +18,9 @@ use super::comparison::Compared;
 use super::differences::Differences;
 use super::fields::Fields;
 use super::headers::credentials;
-use crate::evaluate::input::{DecisionInput, DecisionResult, Subject};
+use super::left_out::{LeftOut, Shown};
+use crate::evaluate::input::{DecisionInput, DecisionResult};
+use crate::evaluate::sent::path_and_query;
 use crate::guest::failure::Failure;
 use crate::guest::thread::{processor_time, yield_to_others};
 use crate::guest::version::SharedVersion;
@@ -161,25 +164,44 @@ fn compare(job: &Job) {
     let decided =
         catch_unwind(evaluate).unwrap_or_else(|_| Err(Failure::Trap("the host panicked".into())));
     let [active, candidate] = [Fields::from(&job.result), Fields::from(&decided)];
-    let secrets = || {
-        let mut secrets = match &job.input.subject {
-            Subject::Request(request) => credentials(&request.headers),
-            Subject::Election(_) => Vec::new(),
-        };
-        let configs = [&job.active.config, &job.version.config];
-        secrets.extend(configs.into_iter().flat_map(|config| config.secrets()));
-        secrets
+    let redacted = || {
+        let left_out = left_out(job);
+        [
+            Fields::of_result(&job.result, &left_out),
+            Fields::of_attempt(&decided, &left_out),
+        ]
     };
     job.differences
-        .compare(&job.input, &active, &candidate, secrets);
+        .compare(&job.input, &active, &candidate, redacted);
     if let Some(compared) = &job.compared
-        && compared.note(&job.input, &job.result, &decided, &job.version)
+        && compared.note(
+            &job.input,
+            &job.result,
+            &decided,
+            [&job.active, &job.version],
+        )
     {
         let time = AssertUnwindSafe(|| compared.time(&job.input, &job.active, &job.version));
         let _ = catch_unwind(time);
     }
     if let Err(failure) = &decided {
         job.version.counts.count_failure(failure);
+    }
+}
+
+/// What examples do not show: what clients sent in confidence, and secrets of configurations.
+fn left_out(job: &Job) -> LeftOut<'_> {
+    let configs = [&job.active.config, &job.version.config];
+    let secrets = configs.into_iter().flat_map(|config| config.secrets());
+    match job.input.request() {
+        Some(request) => {
+            let shown = Shown {
+                parts: vec![path_and_query(&request.target).0.as_bytes()],
+                outcome: request.outcome.as_ref(),
+            };
+            LeftOut::new(credentials(request), shown, secrets)
+        }
+        None => LeftOut::new(BTreeSet::new(), Shown::default(), secrets),
     }
 }
 

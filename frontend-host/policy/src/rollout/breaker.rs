@@ -96,6 +96,8 @@ struct Meter {
     /// The beginning of the second that is counted.
     since: BootTime,
     wasted: Duration,
+    /// Whether some of it is not counted, since what it was wasted over is broken off.
+    has_forgiven: bool,
     /// How long it was broken off last, and until when.
     broken_off: Option<(Duration, BootTime)>,
 }
@@ -105,6 +107,7 @@ impl Meter {
         Self {
             since: now,
             wasted: Duration::ZERO,
+            has_forgiven: false,
             broken_off: None,
         }
     }
@@ -113,8 +116,20 @@ impl Meter {
         if now.since(self.since) > SECOND {
             self.since = now;
             self.wasted = Duration::ZERO;
+            self.has_forgiven = false;
         }
         self.wasted += wasted;
+    }
+
+    /// Does not count what will not be wasted any more, and says whether it did. Once a second only: who finds one
+    /// path after the other wastes as much over each.
+    fn forgives(&mut self, wasted: Duration) -> bool {
+        if self.has_forgiven {
+            return false;
+        }
+        self.wasted = self.wasted.saturating_sub(wasted);
+        self.has_forgiven = true;
+        true
     }
 
     /// Breaks it off: for twice as long as before, if that was not long ago.
@@ -178,7 +193,9 @@ impl Breaker {
         // The least first. Where hardly anybody else is served, a path is less than a client.
         let meters: &[(Common, Duration)] = match (shared_by, instead) {
             (SharedBy::Few, Instead::StandIn) => &[(Common::Path(path), most)],
-            (SharedBy::Few, Instead::Refuse) => &[(both, most)],
+            (SharedBy::Few, Instead::Refuse) => {
+                &[(both, most), (Common::Client(client), most * TOGETHER)]
+            }
             (SharedBy::Many, Instead::Refuse) => &[(both, most), (Common::Client(client), most)],
             (SharedBy::Many, Instead::StandIn) => &[
                 (both, most),
@@ -186,6 +203,50 @@ impl Breaker {
                 (Common::Path(path), most * TOGETHER),
             ],
         };
+        let (common, over) = self.charge_meters(meters, wasted, instead, now)?;
+        let is_of_client = |(common, _): &&(Common, Duration)| *common == Common::Client(client);
+        if common == both
+            && let Some((of_client, most)) = meters.iter().find(is_of_client)
+            && let Some(meter) = self.meters.get_mut(of_client)
+            && !meter.forgives(over)
+            && meter.wasted >= *most
+        {
+            let until = meter.break_off(now);
+            self.broken_off.0.insert(*of_client, (until, instead));
+        }
+        Some(&self.broken_off)
+    }
+
+    /// The same over a request of which it is known that others waste time over its path, and nothing of this
+    /// client: it is charged to the path alone, and broken off for the version behind to decide.
+    pub(super) fn charge_path(
+        &mut self,
+        path: u64,
+        client: u64,
+        shared_by: SharedBy,
+        wasted: Duration,
+        now: BootTime,
+    ) -> Option<&BrokenOff> {
+        if self.broken_off.instead(path, client, now).is_some() {
+            return None;
+        }
+        let most = match shared_by {
+            SharedBy::Few => self.waste_max,
+            SharedBy::Many => self.waste_max * TOGETHER,
+        };
+        let meters = [(Common::Path(path), most)];
+        self.charge_meters(&meters, wasted, Instead::StandIn, now)?;
+        Some(&self.broken_off)
+    }
+
+    /// Charges each meter with what it may have at most. What is broken off, and what was wasted over it.
+    fn charge_meters(
+        &mut self,
+        meters: &[(Common, Duration)],
+        wasted: Duration,
+        instead: Instead,
+        now: BootTime,
+    ) -> Option<(Common, Duration)> {
         let mut over = None;
         for (common, most) in meters {
             let Some(meter) = self.meter(*common, now) else {
@@ -196,16 +257,10 @@ impl Breaker {
                 over = Some((*common, meter.wasted, meter.break_off(now)));
             }
         }
-        let (common, over, until) = over?;
+        let (common, wasted, until) = over?;
         self.broken_off.0.retain(|_, (until, _)| now < *until);
         self.broken_off.0.insert(common, (until, instead));
-        if common == both
-            && let Some(client) = self.meters.get_mut(&Common::Client(client))
-        {
-            // What it wasted over that path it will not any more.
-            client.wasted = client.wasted.saturating_sub(over);
-        }
-        Some(&self.broken_off)
+        Some((common, wasted))
     }
 
     /// So much was wasted by all together, as far as is known: see [`is_overrun`](Self::is_overrun).
@@ -284,6 +339,48 @@ mod tests {
         assert!(!waste(&mut breaker, 20, 1, by, now) && waste(&mut breaker, 21, 1, by, now));
         assert_eq!(instead(&breaker, 22, 1, now), Some(Instead::StandIn));
         assert_eq!(instead(&breaker, 20, 2, now), None, "others may go there");
+    }
+
+    /// Each path is broken off soon enough, and the next one is as good to it.
+    #[test]
+    fn who_finds_one_path_after_the_other_is_broken_off_from_all() {
+        for (by, how, charged) in [
+            (SharedBy::Many, Instead::StandIn, 4),
+            (SharedBy::Many, Instead::Refuse, 4),
+            (SharedBy::Few, Instead::Refuse, 10),
+        ] {
+            let (mut breaker, now) = breaker();
+            for charge in 0..charged {
+                assert_eq!(instead(&breaker, 99, 1, now), None, "{by:?}, {how:?}");
+                breaker.charge(charge / 2, 1, by, 50 * MS, how, now);
+            }
+            assert_eq!(instead(&breaker, 99, 1, now), Some(how), "{by:?}");
+            assert_eq!(instead(&breaker, 99, 2, now), None, "others are asked");
+        }
+    }
+
+    /// Where each decision may take so long that one is as much as may be wasted over a path.
+    #[test]
+    fn who_needs_one_request_for_each_path_is_broken_off_from_all_as_well() {
+        let (mut breaker, now) = breaker();
+        for path in 0..2 {
+            assert_eq!(instead(&breaker, 99, 1, now), None, "{path}");
+            breaker.charge(path, 1, SharedBy::Many, 200 * MS, Instead::StandIn, now);
+        }
+        assert_eq!(instead(&breaker, 99, 1, now), Some(Instead::StandIn));
+    }
+
+    #[test]
+    fn what_others_waste_over_a_path_is_charged_to_no_client() {
+        for (by, charged) in [(SharedBy::Few, 2), (SharedBy::Many, 8)] {
+            let (mut breaker, now) = breaker();
+            for number in 1..=charged {
+                let broken_off = breaker.charge_path(7, 1, by, 50 * MS, now).is_some();
+                assert_eq!(broken_off, number == charged, "{by:?}: {number}");
+            }
+            assert_eq!(instead(&breaker, 7, 2, now), Some(Instead::StandIn));
+            assert_eq!(instead(&breaker, 8, 1, now), None);
+        }
     }
 
     #[test]

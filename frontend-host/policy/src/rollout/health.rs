@@ -1,6 +1,6 @@
 //! How a version has done since it began to decide for clients.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::breaker::{Breaker, BrokenOff};
 use super::probation::{Evidence, Probation};
+use super::slowness::Slowness;
 
 /// Incidents that are shown: the newest.
 const INCIDENTS_MAX: usize = 4;
@@ -62,8 +63,7 @@ pub struct HealthWindow {
 pub(super) struct Judgement {
     pub(super) evidence: Evidence,
     pub(super) breaker: Breaker,
-    /// How much more time than the version behind it lately took for a path, by when that was seen.
-    pub(super) slow: HashMap<u64, (BootTime, Duration)>,
+    pub(super) slowness: Slowness,
 }
 
 impl HealthWindow {
@@ -82,7 +82,7 @@ impl HealthWindow {
             judgement: Mutex::new(Judgement {
                 evidence: Evidence::default(),
                 breaker: Breaker::new(processors),
-                slow: HashMap::new(),
+                slowness: Slowness::default(),
             }),
         })
     }

@@ -17,6 +17,7 @@ use super::breaker::{Instead, SharedBy};
 use super::clients_seen::{ClientsSeen, TURN};
 use super::health::{HealthWindow, Incident, Judgement, unix_ms};
 use super::probation::{Evidence, Failed, Probation};
+use super::slowness::{Asked, Known, SLOWER_BY_MIN};
 use crate::decision::{Action, Decision, OnFailure};
 use crate::evaluate::input::{DecisionInput, DecisionResult};
 use crate::guest::failure::{Crash, Failure};
@@ -29,17 +30,8 @@ const REPORTS_MAX: usize = 64;
 /// What a report may take of memory beyond what is bounded for every request, in bytes.
 const REPORT_BYTES_MAX: usize = 512 << 10;
 
-/// The least time by which a decision is slower, in a version that is slower.
-pub(crate) const SLOWER_BY_MIN: Duration = Duration::from_millis(1);
-
-/// How many times as long it takes at least.
+/// How many times as long a decision takes at least, in a version that is slower.
 const SLOWER_TIMES_MIN: u32 = 4;
-
-/// How long what is known of a path's slowness holds.
-const SLOW_FOR: Duration = Duration::from_secs(1);
-
-/// Paths whose slowness is known at a time.
-const SLOW_PATHS_MAX: usize = 256;
 
 /// What a trap costs beside the start of another instance: a backtrace, mostly.
 const TRAP_COST: Duration = Duration::from_micros(100);
@@ -176,6 +168,8 @@ enum Judged {
 enum Verdict {
     /// The version behind does better. So much time was wasted.
     Worse(Duration),
+    /// It does for others on that path. So much time may have been wasted.
+    WorseForOthers(Duration),
     /// It fails as well, or there is none. So much time was wasted.
     NoBetter(Duration),
     /// Nothing is wrong with the decision.
@@ -199,6 +193,7 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
     let starved = watch.starved();
     let refuses = version.manifest.on_failure == OnFailure::Refuse;
     let (wasted, instead) = match verdict {
+        Verdict::WorseForOthers(wasted) => (wasted, Instead::StandIn),
         Verdict::Worse(wasted) if !refuses => (wasted, Instead::StandIn),
         Verdict::Worse(wasted) | Verdict::NoBetter(wasted) => (wasted, Instead::Refuse),
         Verdict::Fine => return Judged::Innocent,
@@ -221,8 +216,9 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
     let Judgement {
         evidence, breaker, ..
     } = &mut *judgement;
+    let all = seen.estimate();
     // Of those whom the version serves.
-    let served = (seen.estimate() as f64 * report.share).ceil() as u64;
+    let served = (all as f64 * report.share).ceil() as u64;
     // On a busy machine this thread comes to judge as much less as it has to wait, so that what it does
     // judge stands for more.
     let stands_for = match problem {
@@ -236,9 +232,12 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
     } else {
         SharedBy::Many
     };
-    if !wasted.is_zero()
-        && let Some(broken_off) = breaker.charge(path, *client, shared_by, wasted, instead, now)
-    {
+    let broken_off = match verdict {
+        _ if wasted.is_zero() => None,
+        Verdict::WorseForOthers(_) => breaker.charge_path(path, *client, shared_by, wasted, now),
+        _ => breaker.charge(path, *client, shared_by, wasted, instead, now),
+    };
+    if let Some(broken_off) = broken_off {
         health.break_off(broken_off.clone());
         tracing::error!(policy = %version, request = %incident.request, cause = %incident.cause, %instead, "the policy wastes too much time over requests like this, and is not asked about them for a while");
     }
@@ -256,7 +255,7 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
     };
     evidence.hold(failed, now, probation.window);
     health.set_held(evidence.failures());
-    if !evidence.condemns(probation.failures_max, served) {
+    if !evidence.condemns(probation.failures_max, served, all) {
         return Judged::Noted;
     }
     let why = format!(
@@ -300,40 +299,40 @@ fn compare(report: &Report, path: u64) -> Verdict {
             _ => Verdict::Fine,
         },
         Problem::Slow(stands_for) => {
-            let slower_by = known_slow(&report.health, path).unwrap_or_else(|| {
-                let slower_by = match timed(&report.version, &report.input) {
-                    (_, took) if took < SLOWER_BY_MIN => Duration::ZERO,
-                    (_, took) => match behind() {
-                        Some((_, best)) if took >= best * SLOWER_TIMES_MIN => took - best,
-                        // Both are, or nobody else can: then it is the request.
-                        _ => Duration::ZERO,
-                    },
-                };
-                remember_slow(&report.health, path, slower_by);
-                slower_by
-            });
+            let Report { version, input, .. } = report;
+            let asked = Asked {
+                path,
+                client: report.client,
+                input: input.key(&version.manifest.headers),
+            };
+            let refuses = version.manifest.on_failure == OnFailure::Refuse;
+            let known = report.health.judgement().slowness.known(asked, BootTime::now());
+            let slower_by = match known {
+                Some(Known::OfClient(slower_by)) => slower_by,
+                // A path is refused to nobody, so here each client is looked at.
+                Some(Known::OfOthers(slower_by)) if !refuses => {
+                    return Verdict::WorseForOthers(slower_by * *stands_for);
+                }
+                Some(Known::OfOthers(_)) | None => {
+                    let slower_by = match timed(version, input) {
+                        (_, took) if took < SLOWER_BY_MIN => Duration::ZERO,
+                        (_, took) => match behind() {
+                            Some((_, best)) if took >= best * SLOWER_TIMES_MIN => took - best,
+                            // Both are, or nobody else can: then it is the request.
+                            _ => Duration::ZERO,
+                        },
+                    };
+                    let mut judgement = report.health.judgement();
+                    judgement.slowness.note(asked, slower_by, BootTime::now());
+                    slower_by
+                }
+            };
             match slower_by < SLOWER_BY_MIN {
                 true => Verdict::Fine,
                 false => Verdict::Worse(slower_by * *stands_for),
             }
         }
     }
-}
-
-/// By how much the version is known to be slower for a path. Judged again each second only: it costs as
-/// much as the decision.
-fn known_slow(health: &HealthWindow, path: u64) -> Option<Duration> {
-    let judgement = health.judgement();
-    let (at, slower_by) = judgement.slow.get(&path)?;
-    (BootTime::now().since(*at) <= SLOW_FOR).then_some(*slower_by)
-}
-
-fn remember_slow(health: &HealthWindow, path: u64, slower_by: Duration) {
-    let mut judgement = health.judgement();
-    if judgement.slow.len() >= SLOW_PATHS_MAX {
-        judgement.slow.clear();
-    }
-    judgement.slow.insert(path, (BootTime::now(), slower_by));
 }
 
 /// What a version decides, and how long it takes, in an instance that has started. Not even one that

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::audience::{Audience, NoCondition};
 use super::trial::{Share, Trial};
+use crate::decision::OnFailure;
 use crate::replay::{Mask, MaskError};
 
 /// What is done where no plan is given.
@@ -37,8 +38,9 @@ pub struct Plan {
     /// As it was sent.
     text: String,
     pub steps: Vec<Step>,
-    /// Of each test that the plan makes.
-    pub rates: ErrorRates,
+    /// How often the whole plan may drop a version that is within its limits, and a step pass one that is not.
+    false_alarms: f64,
+    misses: f64,
 }
 
 /// A step of a plan.
@@ -46,7 +48,9 @@ pub struct Plan {
 pub struct Step {
     pub trial: Trial,
     pub audience: Arc<Audience>,
-    pub limits: Limits,
+    limits: Limits,
+    /// Where it is not said, it is by the active version.
+    admissions_max: Option<f64>,
     /// What of decisions may differ, and counts as no difference.
     pub ignored: Vec<Mask>,
     /// How many decisions, or clients of a canary, it takes at least.
@@ -89,7 +93,7 @@ pub enum Problem {
     #[error("samples must be from 1 to {SAMPLES_MAX}")]
     Samples,
     #[error(
-        "errors must be more than 0 and less than 1, refusals more than 0 and at most 1, and differences from 0 to 1"
+        "errors must be more than 0 and less than 1, refusals more than 0 and at most 1, and admissions and differences from 0 to 1"
     )]
     Share,
     #[error("latency has a quantile between 0 and 1, and a ratio of at least 1 and at most 100")]
@@ -136,6 +140,7 @@ struct WrittenStep {
 struct WrittenLimits {
     errors: Option<f64>,
     refusals: Option<f64>,
+    admissions: Option<f64>,
     differences: Option<f64>,
     ignore: Option<Vec<String>>,
     latency: Option<WrittenLatency>,
@@ -198,14 +203,10 @@ impl FromStr for Plan {
                 problem: Problem::FirstGate,
             });
         }
-        // False alarms are of all that the plan tests: each test has its part.
-        let tests: usize = steps.iter().map(Step::tests).sum();
         Ok(Self {
             text: text.to_owned(),
-            rates: ErrorRates {
-                false_alarm: written.false_alarms / tests as f64,
-                miss: written.misses,
-            },
+            false_alarms: written.false_alarms,
+            misses: written.misses,
             steps,
         })
     }
@@ -215,6 +216,16 @@ impl Plan {
     /// As it was sent.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Of each test that it makes beside an active version that wants this: false alarms are of all tests
+    /// together, of which each has its part.
+    pub(super) fn rates(&self, active: OnFailure) -> ErrorRates {
+        let tests: usize = self.steps.iter().map(|step| step.tests(active)).sum();
+        ErrorRates {
+            false_alarm: self.false_alarms / tests as f64,
+            miss: self.misses,
+        }
     }
 }
 
@@ -233,17 +244,20 @@ impl Step {
         let limits = Limits {
             errors_max: own.errors.or(all.errors).unwrap_or(ERRORS_DEFAULT),
             refusals_max: own.refusals.or(all.refusals).unwrap_or(REFUSALS_DEFAULT),
+            admissions_max: 1.0,
             differences_max: own.differences.or(all.differences).unwrap_or(1.0),
             latency: own.latency.or(all.latency).map(|latency| LatencyLimit {
                 quantile: latency.quantile,
                 ratio_max: latency.ratio,
             }),
         };
+        let admissions_max = own.admissions.or(all.admissions);
         if !(limits.errors_max > 0.0
             && limits.errors_max < 1.0
             && limits.refusals_max > 0.0
             && limits.refusals_max <= 1.0
-            && (0.0..=1.0).contains(&limits.differences_max))
+            && (0.0..=1.0).contains(&limits.differences_max)
+            && admissions_max.is_none_or(|max| (0.0..=1.0).contains(&max)))
         {
             return Err(Problem::Share);
         }
@@ -280,6 +294,7 @@ impl Step {
             trial,
             audience: Arc::new(Audience::parse(&written.only)?),
             limits,
+            admissions_max,
             ignored: ignored.collect::<Result<_, _>>()?,
             samples_min,
             time_min: Duration::from_secs(seconds),
@@ -288,12 +303,35 @@ impl Step {
         })
     }
 
-    /// How many tests it makes: of failures, refusals, differences and times.
-    fn tests(&self) -> usize {
+    /// What a version is held to, beside an active version that wants this. It lets nobody in whom one refuses that
+    /// keeps clients out, unless the plan says otherwise.
+    pub fn limits(&self, active: OnFailure) -> Limits {
+        let by_default = match active {
+            OnFailure::Refuse => 0.0,
+            OnFailure::LastGood => 1.0,
+        };
+        Limits {
+            admissions_max: self.admissions_max.unwrap_or(by_default),
+            ..self.limits
+        }
+    }
+
+    /// How many times as long a version may take, where that is asked.
+    pub(super) fn ratio_max(&self) -> Option<f64> {
+        self.limits.latency.map(|latency| latency.ratio_max)
+    }
+
+    /// How many tests it makes that can be wrong: of failures, refusals, admissions, differences and times. One
+    /// decision of a shadow that lets in what none may is no chance.
+    fn tests(&self, active: OnFailure) -> usize {
+        let limits = self.limits(active);
         let is_shadow = matches!(self.trial, Trial::Shadow(_));
-        1 + usize::from(self.limits.refusals_max < 1.0)
-            + usize::from(is_shadow && self.limits.differences_max < 1.0)
-            + usize::from(self.limits.latency.is_some())
+        let admits_by_chance =
+            limits.admissions_max < 1.0 && !(is_shadow && limits.admissions_max == 0.0);
+        1 + usize::from(limits.refusals_max < 1.0)
+            + usize::from(admits_by_chance)
+            + usize::from(is_shadow && limits.differences_max < 1.0)
+            + usize::from(limits.latency.is_some())
     }
 }
 
@@ -319,14 +357,14 @@ mod tests {
             steps,
             ["shadow 0.1", "canary 0.01", "canary 0.05", "canary 0.25"]
         );
-        // Of failures, refusals and times, in each step.
-        assert_eq!(
-            plan.rates,
-            ErrorRates {
-                false_alarm: 0.01 / 12.0,
-                miss: 0.05
-            }
-        );
+        // Of failures, refusals and times, in each step; and of admissions in each canary, where nobody may be let in.
+        for (active, tests) in [(OnFailure::LastGood, 12.0), (OnFailure::Refuse, 15.0)] {
+            let rates = ErrorRates {
+                false_alarm: 0.01 / tests,
+                miss: 0.05,
+            };
+            assert_eq!(plan.rates(active), rates);
+        }
     }
 
     #[test]
@@ -344,20 +382,26 @@ mod tests {
             samples = 7
             seconds = 0
             within-seconds = 5
+            limits = { admissions = 0.3 }
         "#
         .parse()
         .unwrap();
         let [shadow, canary] = &plan.steps[..] else {
             panic!("{plan:?}");
         };
-        assert_eq!(
-            (shadow.limits.errors_max, shadow.limits.differences_max),
-            (0.5, 0.0)
-        );
-        assert_eq!(
-            (canary.limits.errors_max, canary.limits.differences_max),
-            (0.02, 1.0)
-        );
+        let limits = |step: &Step, active| {
+            let limits = step.limits(active);
+            (
+                limits.errors_max,
+                limits.differences_max,
+                limits.admissions_max,
+            )
+        };
+        let (last_good, refuse) = (OnFailure::LastGood, OnFailure::Refuse);
+        assert_eq!(limits(shadow, last_good), (0.5, 0.0, 1.0));
+        assert_eq!(limits(shadow, refuse), (0.5, 0.0, 0.0));
+        assert_eq!(limits(canary, last_good), (0.02, 1.0, 0.3));
+        assert_eq!(limits(canary, refuse), (0.02, 1.0, 0.3));
         assert_eq!((shadow.ignored.len(), canary.ignored.len()), (1, 1));
         assert_eq!(
             canary.to_string(),
@@ -367,7 +411,7 @@ mod tests {
             (canary.samples_min, canary.time_max),
             (7, Duration::from_secs(5))
         );
-        assert_eq!(plan.rates.miss, 0.1);
+        assert_eq!(plan.rates(refuse).miss, 0.1);
     }
 
     #[test]
@@ -421,6 +465,10 @@ mod tests {
             (
                 format!("{step}limits = {{ refusals = 0 }}"),
                 "refusals more than 0",
+            ),
+            (
+                format!("{step}limits = {{ admissions = -1 }}"),
+                "admissions and differences from 0 to 1",
             ),
         ] {
             let error = text.parse::<Plan>().unwrap_err().to_string();

@@ -36,6 +36,9 @@ const HELD_MAX: usize = 1 << 16;
 /// One client in so many must have been struck, of those who were served lately.
 const CLIENTS_PER_STRUCK: u64 = 5;
 
+/// So many clients must have been struck, or all that there were.
+const STRUCK_MIN: u64 = 3;
+
 /// What is held against a version.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
@@ -104,9 +107,11 @@ impl Evidence {
         served <= CLIENTS_PER_STRUCK
     }
 
-    /// Whether it is enough to end the version's service, where `served` clients were served lately.
-    pub(super) fn condemns(&self, failures_max: u64, served: u64) -> bool {
-        self.failures() > failures_max && self.clients() * CLIENTS_PER_STRUCK >= served
+    /// Whether it is enough to end the version's service, which lately served `served` of `all` clients.
+    pub(super) fn condemns(&self, failures_max: u64, served: u64, all: u64) -> bool {
+        let struck = self.clients();
+        let are_several = struck >= STRUCK_MIN.min(all);
+        self.failures() > failures_max && are_several && struck * CLIENTS_PER_STRUCK >= served
     }
 }
 
@@ -130,16 +135,38 @@ mod tests {
         assert_eq!(evidence([(1, 1); 100]).failures(), 1);
         let many = evidence((0..100).map(|number| (number % 5, number % 3)));
         assert_eq!((many.failures(), many.clients()), (15, 5));
-        assert!(evidence((0..11).map(|input| (1, input))).condemns(10, 1));
-        assert!(!evidence((0..10).map(|input| (1, input))).condemns(10, 1));
+        assert!(evidence((0..11).map(|input| (1, input))).condemns(10, 1, 1));
+        assert!(!evidence((0..10).map(|input| (1, input))).condemns(10, 1, 1));
+    }
+
+    /// Who is alone is everybody; a canary that serves one of many is not served by everybody.
+    #[test]
+    fn one_client_of_few_condemns_no_version_unless_there_is_nobody_else() {
+        let of_clients = |struck: u64| evidence((0..100).map(|input| (input % struck, input)));
+        for (struck, served, all, condemned) in [
+            (1, 1, 1, true),
+            (1, 2, 2, false),
+            (2, 2, 2, true),
+            (1, 5, 5, false),
+            (2, 5, 5, false),
+            (3, 5, 5, true),
+            (1, 1, 100, false),
+            (3, 1, 100, true),
+        ] {
+            assert_eq!(
+                of_clients(struck).condemns(10, served, all),
+                condemned,
+                "{struck} of {served} of {all}"
+            );
+        }
     }
 
     #[test]
     fn one_client_of_many_condemns_no_version_whatever_it_sends() {
         let of_clients = |struck: u64| evidence((0..1000).map(|input| (input % struck, input)));
-        assert!(!of_clients(1).condemns(10, 6));
-        assert!(!of_clients(19).condemns(10, 100));
-        assert!(of_clients(20).condemns(10, 100));
+        assert!(!of_clients(1).condemns(10, 6, 6));
+        assert!(!of_clients(19).condemns(10, 100, 100));
+        assert!(of_clients(20).condemns(10, 100, 100));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{Plan, Step};
 use super::trial::Trial;
+use crate::decision::OnFailure;
 use crate::guest::version::Version;
 use crate::replay::comparison::Comparison;
 
@@ -241,11 +242,8 @@ impl Rollout {
 
     /// The same; a rollout that is `paused` does not go on by itself.
     pub(super) fn resumed(plan: Arc<Plan>, step: usize, paused: Option<String>) -> Arc<Self> {
-        let Step {
-            limits, ignored, ..
-        } = &plan.steps[step];
-        let ratio_max = limits.latency.map(|latency| latency.ratio_max);
-        let comparison = Comparison::new(ignored.clone(), ratio_max);
+        let current = &plan.steps[step];
+        let comparison = Comparison::new(current.ignored.clone(), current.ratio_max());
         Arc::new(Self {
             plan,
             step,
@@ -310,12 +308,12 @@ impl Rollout {
         None
     }
 
-    /// What is to be done.
-    pub(super) fn next(&self, now: BootTime) -> Next {
+    /// What is to be done, beside an active version that wants this.
+    pub(super) fn next(&self, now: BootTime, active: OnFailure) -> Next {
         if self.is_held_back(now) {
             return Next::Wait;
         }
-        let (samples, measures) = self.judge(now);
+        let (samples, measures) = self.judge(now, active);
         let step = self.current();
         let elapsed = now.since(self.since);
         let verdict = verdict(&measures);
@@ -323,12 +321,14 @@ impl Rollout {
             let beyond = measures
                 .iter()
                 .filter(|measure| measure.judged == Judged::Beyond);
+            let is_for_people = beyond.clone().all(Measure::is_of_admissions);
             let beyond: Vec<_> = beyond.map(|it| Measured::from(it).to_string()).collect();
-            return Next::Fail(format!(
-                "step {}, {step}: {}",
-                self.step + 1,
-                beyond.join("; ")
-            ));
+            let why = format!("step {}, {step}: {}", self.step + 1, beyond.join("; "));
+            return match (is_for_people, &self.paused) {
+                (false, _) => Next::Fail(why),
+                (true, None) => Next::Pause(format!("{why}: drop it, or skip the step if it may")),
+                (true, Some(_)) => Next::Wait,
+            };
         }
         if self.paused.is_some() {
             return Next::Wait;
@@ -357,10 +357,10 @@ impl Rollout {
         Next::Wait
     }
 
-    /// How far it is.
-    pub fn progress(&self) -> Progress {
+    /// How far it is, beside an active version that wants this.
+    pub fn progress(&self, active: OnFailure) -> Progress {
         let now = BootTime::now();
-        let (samples, measures) = self.judge(now);
+        let (samples, measures) = self.judge(now, active);
         let step = self.current();
         let said = self.gate().said.clone();
         let (state, why) = match (&self.paused, said) {
@@ -383,7 +383,12 @@ impl Rollout {
     }
 
     /// What a gate is asked before the next step begins.
-    pub(super) fn question(self: &Arc<Self>, gate: Uri, version: &Version) -> Question {
+    pub(super) fn question(
+        self: &Arc<Self>,
+        gate: Uri,
+        version: &Version,
+        active: OnFailure,
+    ) -> Question {
         let next = self.step + 1;
         let body = serde_json::json!({
             "policy": version.digest.to_string(),
@@ -392,7 +397,7 @@ impl Rollout {
             "step": next + 1,
             "steps": self.plan.steps.len(),
             "doing": self.plan.steps.get(next).map(ToString::to_string),
-            "before": self.progress(),
+            "before": self.progress(active),
         });
         Question {
             gate,
@@ -402,12 +407,17 @@ impl Rollout {
     }
 
     /// How many samples there are, and what they say.
-    fn judge(&self, now: BootTime) -> (u64, Vec<Measure>) {
+    fn judge(&self, now: BootTime, active: OnFailure) -> (u64, Vec<Measure>) {
         let step = self.current();
+        let (limits, rates) = (step.limits(active), self.plan.rates(active));
         match step.trial {
             Trial::Shadow(_) => {
                 let paired = self.comparison.paired();
-                let measures = step.limits.judge_paired(&paired, self.plan.rates);
+                let mut measures = limits.judge_paired(&paired, rates);
+                if let Some(admitted) = self.comparison.admitted() {
+                    let of_them = measures.iter_mut().filter(|it| it.is_of_admissions());
+                    of_them.for_each(|it| it.seen += &format!(", first {admitted}"));
+                }
                 (paired.decisions, measures)
             }
             Trial::Canary(share) => {
@@ -418,7 +428,7 @@ impl Rollout {
                 if share.get() >= 1.0 {
                     return (canary, Vec::new());
                 }
-                let measures = step.limits.judge_cohorts(outcomes, self.plan.rates);
+                let measures = limits.judge_cohorts(outcomes, rates);
                 (canary.min(baseline), measures)
             }
         }
@@ -442,7 +452,8 @@ mod tests {
     }
 
     fn after(rollout: &Rollout, seconds: u64) -> Next {
-        rollout.next(rollout.since + Duration::from_secs(seconds))
+        let now = rollout.since + Duration::from_secs(seconds);
+        rollout.next(now, OnFailure::LastGood)
     }
 
     #[test]
@@ -483,6 +494,30 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_lets_in_what_the_active_one_refuses_pauses_and_is_for_people_to_judge() {
+        let begun = rollout("[[step]]\nshadow = 1");
+        (0..20).for_each(|_| begun.comparison.note_for_test(false, false));
+        begun.comparison.admit_for_test("GET /stocks/nvidia");
+        let next = |rollout: &Rollout, active| rollout.next(rollout.since, active);
+        assert_eq!(next(&begun, OnFailure::LastGood), Next::Wait, "not asked");
+        let Next::Pause(why) = next(&begun, OnFailure::Refuse) else {
+            panic!("it did not pause");
+        };
+        let said = "step 1, shadow 1: admissions beyond: 1 of 21 decisions let in what the active version refuses, first GET /stocks/nvidia: drop it, or skip the step if it may";
+        assert_eq!(why, said);
+        let paused = begun.with_paused(Some(why));
+        assert_eq!(next(&paused, OnFailure::Refuse), Next::Wait);
+        // Whoever wants that says so.
+        let meant = rollout("[limits]\nadmissions = 1\n[[step]]\nshadow = 1");
+        meant.comparison.admit_for_test("GET /stocks/nvidia");
+        assert_eq!(next(&meant, OnFailure::Refuse), Next::Wait);
+        // What is beyond another limit is dropped as ever.
+        (0..20).for_each(|_| paused.comparison.note_for_test(false, true));
+        let next = next(&paused, OnFailure::Refuse);
+        assert!(matches!(next, Next::Fail(_)), "{next:?}");
+    }
+
+    #[test]
     fn a_gate_is_asked_until_it_opens() {
         let gate = "http://127.0.0.1:9/gate";
         let plan =
@@ -493,7 +528,7 @@ mod tests {
         assert_eq!(after(&rollout, 0), ask);
         assert_eq!(rollout.answered(GateAnswer::NotYet("at nine".into())), None);
         assert_eq!(after(&rollout, 0), ask);
-        let Progress { state, why, .. } = rollout.progress();
+        let Progress { state, why, .. } = rollout.progress(OnFailure::LastGood);
         assert_eq!((state.as_str(), why.as_deref()), ("gate", Some("at nine")));
         let refused = rollout.answered(GateAnswer::Closed("no".into()));
         assert_eq!(refused.as_deref(), Some("no"));

@@ -1,5 +1,6 @@
 //! Where the current publication is, and how another takes its place.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +24,8 @@ pub(super) struct Registry {
     /// Held while a new publication is made from the current one, and written to the disk. So not
     /// for threads that serve.
     log: Mutex<Option<VersionLog>>,
+    /// The last changes since the start: what is known of them where there is no log.
+    since_start: Mutex<VecDeque<Change>>,
     measured: Arc<Measured>,
 }
 
@@ -41,6 +44,7 @@ impl Registry {
             published: ArcSwap::from_pointee(first),
             shadow,
             log: Mutex::new(log),
+            since_start: Mutex::default(),
             measured,
         })
     }
@@ -65,7 +69,6 @@ impl Registry {
         next: impl FnOnce(&Published) -> Result<Published, SwapError>,
     ) -> Result<Arc<Published>, SwapError> {
         let mut log = self.log();
-        let is_held = |log: &VersionLog| log.unwritten().is_some();
         if log.as_ref().is_some_and(is_held) {
             return Err(SwapError::HandingOver);
         }
@@ -155,8 +158,37 @@ impl Registry {
 
     /// The last changes, oldest first.
     pub(super) fn changes(&self) -> Vec<Change> {
-        let log = self.log();
-        log.as_ref().map(VersionLog::changes).unwrap_or_default()
+        match &*self.log() {
+            Some(log) => log.changes(),
+            None => self.changes_since_start(),
+        }
+    }
+
+    /// The last changes, so many at most, oldest first. Reads them from the disk, where there is a log.
+    pub(super) fn last_changes(&self, max: usize) -> Vec<Change> {
+        match &*self.log() {
+            Some(log) => log.last_changes(max),
+            None => {
+                let mut changes = self.changes_since_start();
+                changes.drain(..changes.len().saturating_sub(max));
+                changes
+            }
+        }
+    }
+
+    fn changes_since_start(&self) -> Vec<Change> {
+        let changes = self.since_start.lock();
+        let changes = changes.unwrap_or_else(PoisonError::into_inner);
+        changes.iter().cloned().collect()
+    }
+
+    fn remember(&self, change: &Change) {
+        let changes = self.since_start.lock();
+        let mut changes = changes.unwrap_or_else(PoisonError::into_inner);
+        changes.push_back(change.clone());
+        if changes.len() > super::version_log::CHANGES_SHOWN_MAX {
+            changes.pop_front();
+        }
     }
 
     /// Writes down what came to be before anybody was served.
@@ -165,6 +197,7 @@ impl Registry {
         let now = self.published();
         self.measured.changed(what);
         let change = Change::new(what, &now, &now, reason);
+        self.remember(&change);
         if let Some(log) = &mut *log
             && let Err(error) = log.record(&change, &now, &now)
         {
@@ -175,15 +208,24 @@ impl Registry {
     /// Writes down what an operator does that changes no version.
     pub(super) fn note_done(&self, what: &'static str, reason: &Reason) -> Result<(), SwapError> {
         let mut log = self.log();
-        let Some(log) = &mut *log else {
-            return Ok(());
-        };
-        if log.unwritten().is_some() {
+        if log.as_ref().is_some_and(is_held) {
             return Err(SwapError::HandingOver);
         }
         let now = self.published();
         let done = Change::new(what, &now, &now, reason);
-        Ok(log.record(&done, &now, &now)?)
+        if let Some(log) = &mut *log {
+            log.note(&done)?;
+        }
+        self.remember(&done);
+        tracing::info!(
+            what = done.what,
+            who = done.who,
+            known_by = done.known_by,
+            address = done.address.map(tracing::field::display),
+            why = done.why,
+            "an operator did what changes no version"
+        );
+        Ok(())
     }
 
     /// The versions that can be activated again, the latest at the end.
@@ -205,16 +247,24 @@ impl Registry {
         tracing::info!(
             what = change.what,
             who = change.who,
+            known_by = change.known_by,
+            address = change.address.map(tracing::field::display),
             why = change.why,
             from = change.from,
             to = change.to,
             candidate = change.candidate,
             "policy changed"
         );
+        self.remember(change);
         self.measured.changed(&change.what);
         let candidate = next.candidate.as_ref();
         self.shadow
             .set_candidate(candidate.map(|candidate| candidate.version.id));
         self.published.store(next);
     }
+}
+
+/// Whether nothing may be written, since another process may read what is.
+fn is_held(log: &VersionLog) -> bool {
+    log.unwritten().is_some()
 }

@@ -21,7 +21,7 @@ impl Versions {
     pub fn rollout(&self) -> Option<(SharedVersion, Progress)> {
         let published = self.published();
         let candidate = published.candidate.as_ref()?;
-        let progress = candidate.rollout.as_ref()?.progress();
+        let progress = candidate.rollout.as_ref()?.progress(wants(&published));
         Some((Arc::clone(&candidate.version), progress))
     }
 
@@ -58,15 +58,17 @@ impl Versions {
         if self.is_held() {
             return None;
         }
-        match rollout.next(BootTime::now()) {
+        let active = wants(&published);
+        match rollout.next(BootTime::now(), active) {
             Next::Wait => {}
-            Next::Ask(gate) => return Some(rollout.question(gate, &candidate.version)),
+            Next::Ask(gate) => return Some(rollout.question(gate, &candidate.version, active)),
             Next::Step(step) => {
-                let why = format!("step {} passed: {}", rollout.step + 1, seen(rollout));
+                let seen = seen(rollout, active);
+                let why = format!("step {} passed: {seen}", rollout.step + 1);
                 self.change_rollout("step", rollout, &why, |rollout| To::Step(rollout, step));
             }
             Next::Promote => {
-                let why = format!("the last step passed: {}", seen(rollout));
+                let why = format!("the last step passed: {}", seen(rollout, active));
                 self.change_rollout("promote", rollout, &why, |rollout| {
                     To::Step(rollout, rollout.plan.steps.len())
                 });
@@ -207,9 +209,14 @@ fn under_way(now: &Published) -> Result<(&Candidate, &Arc<Rollout>), SwapError> 
     Ok((candidate, rollout))
 }
 
+/// What the active version wants done about what it fails at.
+fn wants(published: &Published) -> OnFailure {
+    published.active.manifest.on_failure
+}
+
 /// What a step has shown, in words.
-fn seen(rollout: &Rollout) -> String {
-    let progress = rollout.progress();
+fn seen(rollout: &Rollout, active: OnFailure) -> String {
+    let progress = rollout.progress(active);
     let seen: Vec<_> = progress
         .measures
         .iter()

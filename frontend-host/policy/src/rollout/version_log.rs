@@ -32,8 +32,8 @@ use crate::admission::{Trust, Upload};
 use crate::decision::OnFailure;
 use crate::guest::digest::Digest;
 
-/// Changes that are shown; the log keeps more.
-const CHANGES_SHOWN_MAX: usize = 20;
+/// Changes that are shown where nobody says how many; the log keeps more.
+pub(super) const CHANGES_SHOWN_MAX: usize = 20;
 
 /// The format of a state that this release writes, and the newest that it reads. States of before there were formats are of
 /// the first.
@@ -89,6 +89,10 @@ struct State {
     /// run that one.
     started_with: String,
     active: String,
+    /// The active version is the policy that was built into the release that wrote this, and the gateway was started with that:
+    /// the next release has another one, and no less a wish for it.
+    #[serde(default)]
+    active_is_built_in: bool,
     /// The active version wants refused what it fails at: nothing else may serve in its place.
     #[serde(default)]
     active_refuses: bool,
@@ -262,6 +266,7 @@ impl VersionLog {
         let State {
             started_with,
             active,
+            active_is_built_in,
             active_refuses,
             previous,
             candidate,
@@ -279,7 +284,8 @@ impl VersionLog {
                 })
         };
         let previous = previous.clone().filter(is_covered);
-        let active = Some(active.clone()).filter(is_covered).unwrap_or_default();
+        let is_kept = |active: &String| *active_is_built_in || is_covered(active);
+        let active = Some(active.clone()).filter(is_kept).unwrap_or_default();
         let kept = kept.iter().filter(|kept| is_covered(&kept.digest)).cloned();
         let kept = kept.collect();
         let candidate = candidate.clone();
@@ -301,6 +307,7 @@ impl VersionLog {
         self.state = State {
             started_with: started_with.clone(),
             active,
+            active_is_built_in: *active_is_built_in,
             active_refuses: *active_refuses,
             previous,
             candidate,
@@ -375,6 +382,11 @@ impl VersionLog {
         &self.state.active
     }
 
+    /// Whether that was the policy that is built in, with which the gateway is started, of this release or another.
+    pub(super) fn is_active_built_in(&self) -> bool {
+        self.state.active_is_built_in
+    }
+
     /// The version that was active when the gateway stopped, if it was started with the same
     /// one then as now, and it is intact.
     pub fn last_active(&self) -> Option<SavedVersion> {
@@ -429,6 +441,14 @@ impl VersionLog {
         self.changes.iter().cloned().collect()
     }
 
+    /// The last changes, so many at most, oldest first. Reads all that the log keeps.
+    pub(super) fn last_changes(&self, max: usize) -> Vec<Change> {
+        let mut changes = self.read_last_changes(max);
+        changes.extend(self.unwritten.iter().flatten().cloned());
+        changes.drain(..changes.len().saturating_sub(max));
+        changes.into()
+    }
+
     /// Saves a version, so that it can be active after a restart.
     pub(super) fn save(&mut self, upload: Upload<'_>) -> Result<(), VersionLogError> {
         let component = Digest::of(upload.component);
@@ -477,10 +497,16 @@ impl VersionLog {
         after: &Published,
     ) -> Result<(), VersionLogError> {
         // What stands in for a version that cannot be started does not take its place.
-        let (active, active_refuses) = match &after.closed {
-            Some(_) => (self.state.active.clone(), self.state.active_refuses),
+        let (active, active_is_built_in, active_refuses) = match &after.closed {
+            Some(_) => (
+                self.state.active.clone(),
+                self.state.active_is_built_in,
+                self.state.active_refuses,
+            ),
             None => (
                 after.active.digest.to_string(),
+                self.state.started_with == BUILT_IN
+                    && after.active.digest == Digest::of(DEFAULT_POLICY),
                 after.active.manifest.on_failure == OnFailure::Refuse,
             ),
         };
@@ -495,6 +521,7 @@ impl VersionLog {
         let state = State {
             started_with: self.state.started_with.clone(),
             active,
+            active_is_built_in,
             active_refuses,
             kept,
             candidate: after.candidate.as_ref().map(SavedCandidate::from),
@@ -511,10 +538,7 @@ impl VersionLog {
             }
         }
         self.state = state;
-        self.changes.push_back(change.clone());
-        if self.changes.len() > CHANGES_SHOWN_MAX {
-            self.changes.pop_front();
-        }
+        self.remember(change);
         if self.unwritten.is_none() {
             self.forget_others(change);
         }
@@ -525,6 +549,21 @@ impl VersionLog {
         let format = FORMAT;
         let json = serde_json::to_vec(&Marked { format, state }).expect("strings are JSON");
         write_durably(&self.state_path(), &json)
+    }
+
+    /// Writes down what was done that changes no version: what is saved of these stays as it is.
+    pub(super) fn note(&mut self, done: &Change) -> Result<(), VersionLogError> {
+        self.append(done)?;
+        self.remember(done);
+        Ok(())
+    }
+
+    /// Has it among the changes that are shown.
+    fn remember(&mut self, change: &Change) {
+        self.changes.push_back(change.clone());
+        if self.changes.len() > CHANGES_SHOWN_MAX {
+            self.changes.pop_front();
+        }
     }
 
     fn append(&self, change: &Change) -> Result<(), VersionLogError> {
@@ -633,14 +672,19 @@ impl VersionLog {
         }
     }
 
-    /// The last changes; a line that cannot be parsed was cut short by a crash.
+    /// The last changes.
     fn read_changes(&self) -> VecDeque<Change> {
+        self.read_last_changes(CHANGES_SHOWN_MAX)
+    }
+
+    /// So many of them at most; a line that cannot be parsed was cut short by a crash.
+    fn read_last_changes(&self, max: usize) -> VecDeque<Change> {
         let logs = [self.older_changes_path(), self.changes_path()]
             .map(|log| fs::read(log).unwrap_or_default());
         let lines = logs.iter().flat_map(|log| log.split(|byte| *byte == b'\n'));
         let mut changes = VecDeque::new();
         for change in lines.filter_map(|line| serde_json::from_slice(line).ok()) {
-            if changes.len() == CHANGES_SHOWN_MAX {
+            if changes.len() == max {
                 changes.pop_front();
             }
             changes.push_back(change);

@@ -79,8 +79,12 @@ impl Versions {
                 (active, previous)
             }
             None => {
-                let admitted = admission.admit(start, &[])?;
-                (Arc::new(admitted.into_version()), None)
+                let active = Arc::new(admission.admit(start, &[])?.into_version());
+                let previous = match saved.is_built_in() {
+                    true => saved.last_good(&active.digest.to_string()),
+                    false => None,
+                };
+                (active, previous)
             }
         };
         let candidate = saved.last_candidate(probation);
@@ -500,6 +504,12 @@ impl Versions {
         self.registry.changes()
     }
 
+    /// So many of the last changes at most, oldest first, as far back as the log keeps them; without one, as
+    /// [`changes`](Self::changes). Waits for a disk.
+    pub fn last_changes(&self, max: usize) -> Vec<Change> {
+        self.registry.last_changes(max)
+    }
+
     /// Starts a recording of the active version's decisions, which ends after that time or when it
     /// is dropped. See `recording`.
     ///
@@ -617,10 +627,15 @@ struct Saved<'a> {
 }
 
 impl Saved<'_> {
+    /// Whether the policy that is built in was active: then this release's is.
+    fn is_built_in(&self) -> bool {
+        self.log.is_some_and(VersionLog::is_active_built_in)
+    }
+
     /// The active version, or else the last good one that passes. That one decides nothing where the
     /// active one wants refused what it fails at, and why is said.
     fn last_active(&mut self) -> (Option<SharedVersion>, Option<String>) {
-        let Some(log) = self.log else {
+        let Some(log) = self.log.filter(|_| !self.is_built_in()) else {
             return (None, None);
         };
         let saved = log.last_active();

@@ -83,6 +83,21 @@ fn one_client_of_many_takes_no_version_out_of_service_whatever_it_sends() {
     wait_until("it to be taken out", || active(&versions) == "default");
 }
 
+/// As on a quiet gateway, or by a canary of few clients.
+#[test]
+fn one_client_of_few_takes_no_version_out_of_service_unless_it_is_the_only_one() {
+    let versions = swapped(&guest("traps"));
+    decide(&versions, 1, "/stocks/nvidia");
+    for number in 0..MANY {
+        decide(&versions, 0, &format!("/stocks/trap{number}"));
+        wait_for_held(&versions, u64::from(number) + 1);
+    }
+    assert_eq!(active(&versions), "traps");
+    // Then that is everybody.
+    decide(&versions, 1, "/stocks/trap");
+    wait_until("it to be taken out", || active(&versions) == "default");
+}
+
 /// A body that no version can make sense of is held against none.
 #[test]
 fn what_the_version_behind_fails_as_well_is_not_held() {

@@ -321,6 +321,64 @@ fn a_canary_that_keeps_clients_out_pauses_where_others_are_dropped() {
     assert!(why.unwrap().ends_with("drop it, if that is right"));
 }
 
+/// A build of a policy with keys that forgets to ask for them fails at nothing, and refuses nobody.
+#[test]
+fn a_version_that_lets_in_whom_the_active_one_refuses_pauses_as_a_shadow_and_as_a_canary() {
+    let versions = versions(None, &guest("guarded"));
+    let begin = |plan: &str| {
+        let begun = versions.try_out(DEFAULT_POLICY, terms(plan), &operator());
+        begun.map(drop).unwrap();
+    };
+    let paused = || {
+        go_on_until(&versions, "the pause", || {
+            progress(&versions).state == "paused"
+        });
+        progress(&versions).why.unwrap()
+    };
+    let ask = |key: Option<&'static str>| {
+        let mut headers = HeaderMap::new();
+        if let Some(key) = key {
+            headers.insert("authorization", HeaderValue::from_static(key));
+        }
+        let request = RequestParts {
+            method: &Method::GET,
+            target: "/stocks/nvidia?token=s3cret",
+            headers: &headers,
+            connection: None,
+            body: None,
+            now_ms: 0,
+            id: None,
+        };
+        versions.decider(b"client").on_request(request).unwrap();
+    };
+    begin("[[step]]\nshadow = 1\nseconds = 0");
+    ask(Some("Bearer sesame"));
+    wait_until("who has the key", || progress(&versions).samples == 1);
+    assert!(versions.go_on().is_none());
+    assert_eq!(progress(&versions).state, "running");
+    // The same to a version that does not ask for the header.
+    ask(None);
+    let why = paused();
+    let said = "admissions beyond: 1 of 2 decisions let in what the active version refuses, first GET /stocks/nvidia?token=*";
+    assert!(why.contains(said), "{why}");
+    // It is not for want of evidence: resumed, it pauses again.
+    versions
+        .resume_rollout(&At::default(), &operator())
+        .unwrap();
+    assert!(paused().contains(said));
+    versions.drop_candidate(None, &operator()).unwrap();
+
+    begin("[[step]]\ncanary = 0.5\nseconds = 0");
+    serve(&versions, 400, |name| match name {
+        "guarded" => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::OK,
+    });
+    let why = paused();
+    let said = "admissions beyond: something was refused to ";
+    assert!(why.contains(said), "{why}");
+    assert!(why.ends_with("drop it, or skip the step if it may"), "{why}");
+}
+
 #[test]
 fn what_a_client_asks_again_counts_once_and_elections_do_not_count() {
     let versions = versions(None, DEFAULT_POLICY);

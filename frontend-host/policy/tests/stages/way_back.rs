@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::Protocol;
 use frontend_policy::decision::Action;
-use frontend_policy::rollout::Expected;
+use frontend_policy::rollout::{Change, Expected};
 use frontend_policy::{
     Admission, DEFAULT_POLICY, Digest, Engine, Probation, Reason, RequestParts, Secrets, Share,
     SwapError, Trial, Undecided, Upload, VersionLog, Versions,
@@ -128,6 +128,96 @@ fn what_changes_no_version_is_in_the_log_and_changes_none() {
     let last = changes.last().unwrap();
     assert_eq!((&*last.what, &*last.who), ("record", "ada"));
     assert_eq!(last.from, last.to);
+}
+
+/// The policy that is built in is another one in each release.
+#[test]
+fn what_changes_no_version_has_no_gateway_keep_the_policy_of_its_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    let done = ["record", "recorded", "raise"];
+    for what in done {
+        versions.note(what, &of("ada")).unwrap();
+    }
+    drop(versions);
+    let log = VersionLog::open(dir.path(), DEFAULT_POLICY).unwrap();
+    assert!(log.last_active().is_none(), "it starts with its own");
+    let changes = started(dir.path(), DEFAULT_POLICY).changes();
+    let whats: Vec<_> = changes.into_iter().map(|change| change.what).collect();
+    assert_eq!(whats, done);
+}
+
+#[test]
+fn as_many_of_the_last_changes_are_read_as_are_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    for number in 0..50 {
+        versions.note("record", &of(&format!("ada {number}"))).unwrap();
+    }
+    let who = |changes: Vec<Change>| -> Vec<String> {
+        changes.into_iter().map(|change| change.who).collect()
+    };
+    let last = ["ada 48", "ada 49"];
+    assert_eq!(who(versions.last_changes(2)), last);
+    assert_eq!(versions.last_changes(1000).len(), 50);
+    assert_eq!(versions.changes().len(), 20);
+    drop(versions);
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(who(after.last_changes(2)), last);
+    assert_eq!(after.last_changes(1000).len(), 50);
+}
+
+/// It has no log on the disk, and is asked all the same.
+#[test]
+fn a_gateway_without_a_data_directory_says_what_was_done_since_its_start() {
+    let versions = versions(None, DEFAULT_POLICY);
+    versions.note("record", &of("ada")).unwrap();
+    versions.activate(&guest("marked"), &of("bob")).unwrap();
+    let done = |changes: Vec<Change>| -> Vec<(String, String)> {
+        let done = changes.into_iter().map(|change| (change.what, change.who));
+        done.collect()
+    };
+    let all = [("record", "ada"), ("activate", "bob")];
+    let all = all.map(|(what, who)| (what.to_owned(), who.to_owned()));
+    assert_eq!(done(versions.changes()), all);
+    assert_eq!(done(versions.last_changes(100)), all);
+    assert_eq!(done(versions.last_changes(1)), all[1..]);
+}
+
+/// As the release before saved it, after somebody had gone back to its own.
+#[test]
+fn who_went_back_to_the_policy_that_is_built_in_has_the_one_of_each_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    before.activate(&guest("marked"), &operator()).unwrap();
+    before.roll_back(&operator()).unwrap();
+    drop(before);
+    let project = env!("CARGO_MANIFEST_DIR");
+    let older = std::fs::read(format!("{project}/../../tests/policies/default-1.1.wasm")).unwrap();
+    let own = Digest::of(DEFAULT_POLICY);
+    let of_older = Digest::of(&older).to_string();
+    let policies = dir.path().join("policies");
+    let state = std::fs::read_to_string(policies.join("state.json")).unwrap();
+    let state = state.replace(&own.to_string(), &of_older);
+    std::fs::write(policies.join("state.json"), state).unwrap();
+    std::fs::write(policies.join(format!("{of_older}.wasm")), older).unwrap();
+
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(after.published().active.digest, own);
+    assert_eq!(after.fell_back(), None);
+    let previous = after.published().previous.clone();
+    assert_eq!(previous.unwrap().manifest.name, "marked", "the way back");
+    drop(after);
+    // Nobody signs it, and it needs that as little as at the first start.
+    let keys = frontend_policy::admission::Signatory::generate(
+        frontend_policy::admission::KeyKind::Ed25519,
+    )
+    .unwrap();
+    let trust = frontend_policy::Trust::parse(&keys.public()).unwrap();
+    let log = VersionLog::open(dir.path(), DEFAULT_POLICY).unwrap();
+    let after = versions(Some(log.retain_trusted(&trust)), DEFAULT_POLICY);
+    assert_eq!(after.published().active.digest, own);
+    assert_eq!(after.fell_back(), None);
 }
 
 /// Gateways of the release before are to start with what is saved, until the protocol is raised.

@@ -11,8 +11,17 @@ use order_core::Event;
 use super::bounds::Bounds;
 use super::world::{World, end};
 
-/// Waiting for replicas that are silent is not what is explored: all report.
+/// When a catalog gives up on replicas that are silent.
 const GIVES_UP_AT: BootTime = BootTime::from_millis(u64::MAX / 2_000_000);
+
+/// Where the database is known to have come back, the catalog may start as late as it likes: it gives up on nobody. Where it
+/// is not, that is left out: all report.
+fn now(bounds: &Bounds) -> BootTime {
+    match bounds.suspects {
+        true => GIVES_UP_AT,
+        false => BootTime::default(),
+    }
+}
 
 /// The database as it was before the first commit.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +117,7 @@ impl World {
             journal: end(&self.journal),
             term: self.catalog.leadership().term,
             may_lack_rows: bounds.suspects,
+            is_unbroken: false,
         };
         let core = SelfHealing::new(found, GIVES_UP_AT);
         let mut core = core.under(bounds.catalog_rules());
@@ -117,10 +127,7 @@ impl World {
             let there = there.map(|rows| end(rows).chain);
             let heard = core.heard(report.clone(), there);
             heard.expect("ledgers are copies of what was committed");
-            if core
-                .wanted_of(report.replica, BootTime::default())
-                .is_some()
-            {
+            if core.wanted_of(report.replica, now(bounds)).is_some() {
                 // It can show that, once it is on its disk.
                 let disk = &self.machines[report.replica.get() as usize - 1].disk;
                 if let Some(row) = disk.rows.get(self.journal.len()) {
@@ -141,7 +148,7 @@ impl World {
 
     /// Whether it has heard all that it waits for, and who is to show rows has them in its ledger.
     pub fn may_heal(&self, bounds: &Bounds) -> bool {
-        match self.self_healing(bounds).next(BootTime::default()) {
+        match self.self_healing(bounds).next(now(bounds)) {
             HealingStep::Wait { .. } => false,
             HealingStep::PutBack { from } => {
                 let disk = &self.machines[from.get() as usize - 1].disk;
@@ -154,7 +161,7 @@ impl World {
     /// Puts back what is missing, step by step, and then begins the next epoch.
     pub fn heal(&mut self, bounds: &Bounds) {
         let core = self.self_healing(bounds);
-        let rows = match core.next(BootTime::default()) {
+        let rows = match core.next(now(bounds)) {
             HealingStep::PutBack { from } => {
                 // One at a time.
                 let held = self.journal.len();

@@ -342,6 +342,7 @@ impl World {
             journal: end(journal),
             term: term.clone(),
             may_lack_rows: true,
+            is_unbroken: false,
         };
         let mut healing = SelfHealing::new(found, now).under(bounds.rules());
         let report = LedgerReport {

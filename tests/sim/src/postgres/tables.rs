@@ -18,7 +18,6 @@ pub enum Sql {
     HasMigrations,
     LastMigration,
     Server,
-    SystemIdentifier,
     Writer,
     JournalId,
     Identity,
@@ -50,14 +49,13 @@ pub enum Sql {
 }
 
 /// Of each statement the words that no other one has; of several that fit, the first.
-const WORDS: [(Sql, &str); 30] = [
+const WORDS: [(Sql, &str); 29] = [
     (Sql::HasMigrations, "information_schema.tables"),
     (
         Sql::LastMigration,
         "coalesce(max(number), 0) FROM migration",
     ),
     (Sql::Server, "current_setting('server_version_num')"),
-    (Sql::SystemIdentifier, "FROM pg_control_system()"),
     (Sql::Rows, "FROM writer LEFT JOIN"),
     (Sql::Writer, "SELECT term, beat, holder"),
     (Sql::Protocol, "SELECT protocol FROM writer"),
@@ -114,7 +112,8 @@ impl Sql {
             Self::Rows => vec![INT8, INT8],
             Self::RowsOfKeys | Self::RefusedOfKeys => vec![TEXTS],
             Self::TakeOver => vec![INT8, INT8, TEXT, TEXT, TEXT, INT8],
-            Self::Beat | Self::NoteHealed | Self::RaiseProtocol => vec![INT8, INT8],
+            Self::Beat | Self::RaiseProtocol => vec![INT8, INT8],
+            Self::NoteHealed => vec![INT8, INT8, INT8],
             Self::Release | Self::Fence => vec![INT8],
             Self::InsertStocks => vec![TEXTS, INT8S, INT8S],
             Self::InsertIdentity => vec![BYTEA, BYTEA],
@@ -132,8 +131,7 @@ impl Sql {
             Self::Server => vec![
                 INT8, TEXT, TEXT, TEXT, BOOL, INT8, INT8, TEXT, INT8, TEXT, INT8,
             ],
-            Self::SystemIdentifier => vec![TEXT],
-            Self::Writer => vec![INT8, INT8, TEXT, TEXT, TEXT, INT8],
+            Self::Writer => vec![INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8],
             Self::JournalId => vec![BYTEA],
             Self::Identity => vec![BYTEA, BYTEA],
             Self::Leadership => vec![INT8, INT8, INT8, INT8S, BYTEA],
@@ -176,6 +174,7 @@ pub struct WriterRow {
     url: String,
     system_identifier: Option<String>,
     timeline: Option<i64>,
+    server_started: Option<i64>,
     protocol: i64,
 }
 
@@ -352,7 +351,6 @@ impl Log {
                 text("UTF8"),
                 int8(seen.started_us),
             ]],
-            Sql::SystemIdentifier => vec![vec![text(SYSTEM)]],
             Sql::Writer => vec![vec![
                 int8(writer.term),
                 int8(writer.beat),
@@ -360,6 +358,7 @@ impl Log {
                 text(&writer.url),
                 writer.system_identifier.as_ref().and_then(text),
                 writer.timeline.and_then(int8),
+                writer.server_started.and_then(int8),
             ]],
             Sql::Protocol => vec![vec![int8(writer.protocol)]],
             Sql::JournalId => {
@@ -488,10 +487,10 @@ impl Work {
                         writer.beat += 1;
                         (writer.holder, writer.url) = (String::new(), String::new());
                     }
-                    Sql::NoteHealed if writer.timeline == Some(given.int8(2)) => {
-                        return Ok((Vec::new(), 0));
+                    Sql::NoteHealed => {
+                        writer.timeline = Some(given.int8(2));
+                        writer.server_started = Some(given.int8(3));
                     }
-                    Sql::NoteHealed => writer.timeline = Some(given.int8(2)),
                     _ => writer.beat += 1,
                 }
                 Ok((Vec::new(), 1))

@@ -17,6 +17,7 @@ const RATES: ErrorRates = ErrorRates {
 const LIMITS: Limits = Limits {
     errors_max: 0.01,
     refusals_max: 1.0,
+    admissions_max: 1.0,
     differences_max: 1.0,
     latency: None,
 };
@@ -218,6 +219,79 @@ fn a_version_that_refuses_everybody_fails_as_a_shadow_and_as_a_canary() {
     let outcomes = cohorts.settle(now + Duration::from_secs(10));
     let canary = limits.judge_cohorts(outcomes, RATES);
     assert_eq!(verdict(&canary), Verdict::Fail);
+}
+
+/// Where no version may let in more.
+const CLOSED: Limits = Limits {
+    refusals_max: 0.05,
+    admissions_max: 0.0,
+    ..LIMITS
+};
+
+/// What is shown of admissions in so many trials, where such shares of the canary's and of the active version's
+/// clients are refused something: how many pass, and how many are beyond the limit.
+fn admissions(shares: [f64; 2]) -> [u64; 2] {
+    let mut counts = [0; 2];
+    for seed in 0..RUNS {
+        let mut chance = Rng::with_seed(seed);
+        let mut refused = [0; 2];
+        for clients in 1..=CLIENTS {
+            for (refused, share) in refused.iter_mut().zip(shares) {
+                *refused += u64::from(chance.f64() < share);
+            }
+            if clients % 25 > 0 {
+                continue;
+            }
+            let outcomes = refused.map(|refused| Outcome {
+                clients,
+                refused,
+                ..Outcome::default()
+            });
+            let measures = CLOSED.judge_cohorts(outcomes, RATES);
+            let found = measures.iter().find(|measure| measure.is_of_admissions());
+            match found.unwrap().judged {
+                Judged::Open => continue,
+                Judged::Within => counts[0] += 1,
+                Judged::Beyond => counts[1] += 1,
+            }
+            break;
+        }
+    }
+    counts
+}
+
+#[test]
+fn a_canary_that_lets_in_what_the_active_version_refuses_is_found_and_others_hardly_ever() {
+    let [passed, beyond] = admissions([0.1, 0.1]);
+    println!("alike: {passed} passed, {beyond} beyond");
+    assert!(at_most(beyond, RATES.false_alarm), "{beyond}");
+    assert!(passed > RUNS / 2, "{passed}");
+    // It lets all in, or only some.
+    assert_eq!(admissions([0.0, 0.1]), [0, RUNS]);
+    assert_eq!(admissions([0.3, 0.6]), [0, RUNS]);
+    // More are refused something: that is of another limit.
+    let [_, beyond] = admissions([0.3, 0.1]);
+    assert!(at_most(beyond, RATES.false_alarm), "{beyond}");
+}
+
+#[test]
+fn one_decision_that_lets_in_what_the_active_version_refuses_is_enough_where_none_may() {
+    let mut paired = Paired::default();
+    for _ in 0..1_000 {
+        paired.note(Seen::default());
+    }
+    assert_eq!(verdict(&CLOSED.judge_paired(&paired, RATES)), Verdict::Pass);
+    paired.note(Seen {
+        has_admitted: true,
+        ..Seen::default()
+    });
+    let measures = CLOSED.judge_paired(&paired, RATES);
+    assert_eq!(verdict(&measures), Verdict::Fail);
+    let beyond = measures.iter().filter(|it| it.judged == Judged::Beyond);
+    let said: Vec<_> = beyond.map(|it| (it.name, it.seen.as_str())).collect();
+    let seen = "1 of 1001 decisions let in what the active version refuses";
+    assert_eq!(said, [("admissions", seen)]);
+    assert_eq!(verdict(&LIMITS.judge_paired(&paired, RATES)), Verdict::Pass);
 }
 
 #[test]
