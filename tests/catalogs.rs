@@ -13,7 +13,7 @@ use crate::on_postgres::{judge, start, trade_while};
 
 const BOTH: [Server; 2] = [Server::Catalog, Server::OtherCatalog];
 
-fn replicated() -> Option<Cluster> {
+pub fn replicated() -> Option<Cluster> {
     Cluster::start(&Servers {
         standby: true,
         ..Servers::default()
@@ -21,7 +21,7 @@ fn replicated() -> Option<Cluster> {
 }
 
 /// Which of them is active, and which stands by, once it is so.
-fn roles(bazaar: &Bazaar) -> (Server, Server) {
+pub fn roles(bazaar: &Bazaar) -> (Server, Server) {
     let mut roles = None;
     wait_until("one catalog to be active, and one to stand by", || {
         let status = bazaar.status();
