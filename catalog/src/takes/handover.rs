@@ -57,7 +57,7 @@ impl Left {
 pub fn left_with_store(bytes: &[u8], of: Of) -> Option<Snapshot> {
     let left = decode(bytes, of);
     if left.is_none() {
-        tracing::warn!("limits begin empty: what was left of them is not of this catalog's journal and epoch");
+        tracing::warn!("limits begin empty: what was left of them is another catalog's");
     }
     left
 }
