@@ -137,7 +137,7 @@ impl<B: Batched> Batches<B> {
             };
             (heard, answered)
         };
-        attempt(B::ATTEMPT_TIME_MAX, send, |heard| *heard.lock()).await
+        attempt(B::ATTEMPT_TIME_MAX, send, |heard: &Heard| *heard.lock()).await
     }
 
     /// Puts an item on this thread's stream, and opens one where there is none that works, or it is the `silent` one. Returns

@@ -29,8 +29,7 @@ impl Relay {
         let mut relaying = JoinSet::new();
         relaying.spawn(async move {
             let mut open = JoinSet::new();
-            loop {
-                let (caller, _) = listener.accept().await.unwrap();
+            while let Ok((caller, _)) = listener.accept().await {
                 let callee = TcpStream::connect(&server).await.unwrap();
                 let number = made.fetch_add(1, Ordering::Relaxed);
                 let (from_caller, to_caller) = caller.into_split();
