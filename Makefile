@@ -40,9 +40,10 @@ soak: wasm-target ## trade at full rate for SECONDS=3600 while old rows are arch
 	BAZAAR_SOAK_CLIENTS=$(or $(CLIENTS),32) \
 	cargo test --release --test integration soak:: -- --nocapture
 
-failover: wasm-target ## measure RUNS=20 times how soon another replica leads
-	BAZAAR_FAILOVER_RUNS=$(or $(RUNS),20) \
-	cargo test --release --test integration failover:: -- --nocapture --test-threads=1
+failover: wasm-target ## measure RUNS=20 times how soon another replica leads, and another catalog is active: in DEAD_MS=1500, STOPPED_MS=300, ACTIVE_MS=100
+	BAZAAR_FAILOVER_RUNS=$(or $(RUNS),20) BAZAAR_FAILOVER_DEAD_MS=$(or $(DEAD_MS),1500) \
+	BAZAAR_FAILOVER_STOPPED_MS=$(or $(STOPPED_MS),300) BAZAAR_FAILOVER_ACTIVE_MS=$(or $(ACTIVE_MS),100) \
+	cargo test --release --test integration -- failover:: catalogs::what --nocapture --test-threads=1
 
 networks: wasm-target ## lose packets, cut gateways off, keep the processors busy, stop a follower: SECONDS=60 each
 	BAZAAR_NETWORKS_SECONDS=$(or $(SECONDS),60) \

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
+use crate::catalogs::{replicated, roles};
 use crate::harness::{
     Bazaar, Conduct, Link, Options, Server, guest, request, try_request, wait_until,
 };
@@ -140,6 +141,30 @@ fn a_catalog_that_stops_leaves_the_next_one_what_was_taken_and_no_other() {
     assert_eq!(granted(&gateways, 2), 8);
     bazaar.kill_catalog();
     bazaar.restart_catalog();
+    bazaar.wait_until_ready();
+    assert_eq!(granted(&gateways, BURST), 0, "what was left was left once");
+}
+
+#[test]
+fn a_catalog_over_postgresql_that_hands_over_leaves_the_other_one_what_was_taken() {
+    let Some(cluster) = replicated() else { return };
+    let mut bazaar = Bazaar::start(Options {
+        store: Some(cluster.database("bazaar")),
+        catalogs: 2,
+        lease_ms: 300,
+        ..metered(2)
+    });
+    let gateways = [0, 1].map(|gateway| bazaar.gateway_address(gateway));
+    assert_eq!(granted(&gateways, 3), 12);
+    let (active, standby) = roles(&bazaar);
+    assert!(bazaar.server(active).terminate().success());
+    bazaar.start_server(active);
+    assert!(roles(&bazaar) == (standby, active));
+    bazaar.wait_until_ready();
+    assert_eq!(granted(&gateways, 2), 8);
+    bazaar.server(standby).kill();
+    bazaar.start_server(standby);
+    roles(&bazaar);
     bazaar.wait_until_ready();
     assert_eq!(granted(&gateways, BURST), 0, "what was left was left once");
 }

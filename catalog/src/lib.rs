@@ -98,7 +98,7 @@ use crate::stocks::{Listing, Listings};
 use crate::store::postgres::{COMMIT_TIME_MAX, NewJournal, OpenError, OpenOptions, PostgresStore};
 use crate::store::sqlite::{FILE, SqliteStore};
 use crate::store::{Journal, Loaded, Store, random_journal};
-use crate::takes::handover::{Handover, Of};
+use crate::takes::handover::{Handover, Left, Of, left_with_store};
 use catalog_core::limits::Snapshot;
 use catalog_core::{Rules, WRITER_LEASE};
 
@@ -151,7 +151,7 @@ pub async fn run(
     });
     let parts = Parts {
         left,
-        handover: Some(handover),
+        handover: Some(Left::InDirectory(handover)),
         accept_loss_of,
         is_rebuilt,
         traces,
@@ -209,7 +209,11 @@ pub async fn run_on_postgres(
                 }
             }));
         }
+        let left = store.take_left();
+        let left = left.and_then(|left| left_with_store(&left, of(&loaded)));
         Ok(Parts {
+            left,
+            handover: Some(Left::WithStore(store.leaves())),
             accept_loss_of,
             traces,
             ..parts(store, journal, loaded, lease, &reporter)
@@ -405,17 +409,21 @@ fn open(config: &Config) -> Result<Opened, Error> {
     }
     let loaded = store.load()?;
     log_opened(&loaded);
-    let of = Of {
-        journal: loaded.journal,
-        epoch: loaded.state.leadership().term.epoch,
-    };
-    let left = Handover::new(&config.data_dir).take(of);
+    let left = Handover::new(&config.data_dir).take(of(&loaded));
     Ok(Opened {
         store,
         loaded,
         lease: config.lease,
         left,
     })
+}
+
+/// Which catalog's limits are for one that found that.
+fn of(loaded: &Loaded) -> Of {
+    Of {
+        journal: loaded.journal,
+        epoch: loaded.state.leadership().term.epoch,
+    }
 }
 
 /// Whether there is a database, or a log of one that is missing.

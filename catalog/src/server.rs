@@ -31,7 +31,7 @@ use crate::shared::Shared;
 use crate::standby::Door;
 use crate::store::{Journal, Loaded, Store};
 use crate::takes::Takes;
-use crate::takes::handover::{Handover, Of};
+use crate::takes::handover::{Left, Of};
 use crate::writer::healing::Healing;
 use crate::writer::{self, Beginning};
 use wire::reflection::reflection;
@@ -64,7 +64,7 @@ pub struct Parts {
     pub lease: Duration,
     /// What the run before left of its limits, and where this one leaves its own.
     pub left: Option<Snapshot>,
-    pub handover: Option<Handover>,
+    pub handover: Option<Left>,
     /// Longest wait for ledgers where nothing is missing, nor may be.
     pub healing_wait_max: Duration,
     /// Replicas of which what only they have is given up.
@@ -160,6 +160,11 @@ where
         // A client that does not answer any more holds its connection: it does not hold up who takes over.
         let drained = tokio::time::timeout(DRAIN_MIN, &mut server).await.is_ok();
         let limits = takes.close();
+        if let (Some(handover), Some(limits)) = (&handover, &limits) {
+            // Where another one is elected yet, the next catalog has none.
+            let epoch = shared.leadership().term.epoch;
+            handover.leave_with_store(Of { journal, epoch }, limits);
+        }
         writer.stop().await;
         let ending = tokio::time::timeout(WRITER_END_MAX, writer_ended);
         let draining =
@@ -174,7 +179,7 @@ where
         }
         if let (Some(handover), Some(limits)) = (handover, limits) {
             let epoch = shared.leadership().term.epoch; // it changes no more
-            let leave = move || handover.leave(Of { journal, epoch }, &limits);
+            let leave = move || handover.leave_in_directory(Of { journal, epoch }, &limits);
             let _ = tokio::task::spawn_blocking(leave).await; // the next start does without
         }
         Ok(())

@@ -232,6 +232,7 @@ pub async fn run(
     ));
     let backend = Backend {
         catalog,
+        spare_catalog: CatalogClient::new(catalogs.channel()),
         replicas: Arc::clone(&replicas),
         takes: Takes::new(catalogs.clone(), Arc::clone(&journal)),
         end_turn: Default::default(),

@@ -29,7 +29,7 @@ pub fn number(variable: &str, default: u64) -> u64 {
 pub struct Spread {
     pub median: f64,
     least: f64,
-    most: f64,
+    pub most: f64,
 }
 
 impl Spread {

@@ -8,7 +8,7 @@
 //! again. So nobody ever takes more than `burst`, and what comes back meanwhile; in a crowd some get
 //! less.
 //!
-//! No database has the buckets. A catalog that starts again and was left no [`Snapshot`] does not know
+//! No database has the buckets while they are used. A catalog that starts again and was left no [`Snapshot`] does not know
 //! what was taken before, so all of them begin empty then.
 
 use std::collections::BTreeMap;

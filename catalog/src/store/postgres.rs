@@ -8,6 +8,7 @@
 //! - `writer_row`: the row that says who writes;
 //! - `lease`: who may write;
 //! - `protocol`: which version of the protocol the bazaar is at;
+//! - `limits`: what a catalog leaves the next one of them;
 //! - `rows`: their columns;
 //! - `write`: a batch in one statement;
 //! - `read`, `journal`: rows that continue the chain;
@@ -21,6 +22,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use domain::time::BootTime;
@@ -51,6 +53,7 @@ mod schema;
 mod writer_row;
 mod lease;
 mod protocol;
+mod limits;
 mod rows;
 mod write;
 mod read;
@@ -60,6 +63,7 @@ pub mod error;
 
 pub use error::PostgresError;
 pub use journal::PostgresJournal;
+pub use limits::Leaves;
 pub use url::StoreUrl;
 
 use connection::{Connection, Wanted};
@@ -158,6 +162,9 @@ pub struct PostgresStore {
     unchecked: Option<Unchecked>,
     /// There was a journal before it was opened.
     was_there: bool,
+    /// What the catalog before left, until it is asked for, and what this one leaves.
+    left: Option<Vec<u8>>,
+    leaves: Leaves,
 }
 
 impl PostgresStore {
@@ -215,6 +222,7 @@ impl PostgresStore {
             was_there,
             statements,
             refused_last,
+            left,
         } = begun.ok_or_else(none)?;
         let readers = PostgresJournal::new(url, term, server.clone());
         let mut store = Self {
@@ -235,6 +243,8 @@ impl PostgresStore {
             loaded: None,
             unchecked: None,
             was_there,
+            left: left.filter(|_| life == Life::Same),
+            leaves: Leaves::default(),
         };
         let reading = async {
             let loading = async {
@@ -349,6 +359,16 @@ impl PostgresStore {
         self.journal.clone()
     }
 
+    /// What the catalog before this one left as it let go, where nothing can have been lost of the database since.
+    pub fn take_left(&mut self) -> Option<Vec<u8>> {
+        self.left.take()
+    }
+
+    /// Where to put what is left to the next one when this is [closed](Store::close).
+    pub fn leaves(&self) -> Leaves {
+        Arc::clone(&self.leaves)
+    }
+
     /// Whether it was opened with a journal in it, rather than with one that was begun.
     pub fn was_there(&self) -> bool {
         self.was_there
@@ -367,6 +387,8 @@ struct Begun {
     statements: Statements,
     /// The last order that was refused, by its id.
     refused_last: i64,
+    /// What the catalog before left.
+    left: Option<Vec<u8>>,
 }
 
 impl Begun {
@@ -399,6 +421,7 @@ impl Begun {
             was_there: found.is_some(),
             statements,
             refused_last: get(&last, 0)?,
+            left: limits::read(client, term).await?,
         }))
     }
 }
@@ -456,7 +479,22 @@ impl Store for PostgresStore {
     }
 
     async fn close(&mut self) -> Result<(), StorageError> {
-        lease::release(self.client(), self.writer.term).await
+        let (client, term) = (self.client(), self.writer.term);
+        let leaves = self
+            .leaves
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(leaves) = leaves {
+            match limits::release_leaving(client, term, &leaves).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {} // the protocol was not raised yet
+                Err(error) => {
+                    tracing::warn!(%error, "cannot leave limits to the next catalog: they will begin empty");
+                }
+            }
+        }
+        lease::release(client, term).await
     }
 }
 

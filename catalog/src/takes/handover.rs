@@ -1,17 +1,22 @@
-//! What a catalog that stops cleanly leaves the next one of its limits: a file in its directory.
+//! What a catalog that stops cleanly leaves the next one of its limits: a file in its directory, or bytes that a store takes
+//! along as its writer lets go of it.
 //!
-//! It is for the next start alone, which removes it before anything is granted: what a later one would find
-//! in it has been taken since. Where it is missing or is not what was left, the buckets begin empty.
+//! It is for the next start alone, which removes the file before anything is granted, as the store has nobody but the next
+//! writer take the bytes: what a later one would find in it has been taken since. Where it is missing or is not what was
+//! left, the buckets begin empty.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use catalog_core::limits::{ROOM, Snapshot};
 use daemon::{atomic_file, directory};
 use domain::{Epoch, JournalId};
 use storage::Checksum;
+
+use crate::store::postgres::Leaves;
 
 /// Its name in the catalog's directory.
 const FILE: &str = "limits";
@@ -23,6 +28,41 @@ const BYTES_MAX: u64 = (ROOM as u64) << 12;
 const FOR_EVER: u64 = u64::MAX;
 
 /// Where it is left.
+#[derive(Debug, Clone)]
+pub enum Left {
+    /// Once the catalog has no writer any more.
+    InDirectory(Handover),
+    /// Before its writer lets go of the store.
+    WithStore(Leaves),
+}
+
+impl Left {
+    /// Leaves it to the next one, where a writer is about to let go of its store.
+    pub fn leave_with_store(&self, of: Of, left: &Snapshot) {
+        if let Self::WithStore(leaves) = self {
+            let mut leaves = leaves.lock().unwrap_or_else(PoisonError::into_inner);
+            *leaves = Some(encode(of, left));
+        }
+    }
+
+    /// And where it has.
+    pub fn leave_in_directory(&self, of: Of, left: &Snapshot) {
+        if let Self::InDirectory(handover) = self {
+            handover.leave(of, left);
+        }
+    }
+}
+
+/// What a store's writer before left.
+pub fn left_with_store(bytes: &[u8], of: Of) -> Option<Snapshot> {
+    let left = decode(bytes, of);
+    if left.is_none() {
+        tracing::warn!("limits begin empty: what was left of them is another catalog's");
+    }
+    left
+}
+
+/// A file in a catalog's directory.
 #[derive(Debug, Clone)]
 pub struct Handover {
     file: PathBuf,

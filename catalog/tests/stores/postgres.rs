@@ -99,6 +99,7 @@ impl Place for PostgresPlace<'_> {
 
     fn as_of_0_1_0(&self) -> &'static str {
         "ALTER TABLE writer DROP COLUMN protocol, DROP COLUMN spoken, DROP COLUMN spoken_term, DROP COLUMN server_started;
+         DROP TABLE limits;
          DELETE FROM migration WHERE number >= 3"
     }
 
@@ -270,7 +271,7 @@ async fn catalogs_that_begin_at_once_begin_one_journal() {
     let _ = tokio::time::timeout(5 * LEASE, both).await;
     assert_eq!(opened.get(), 1, "the other one stands by");
     assert_eq!(place.sql("SELECT count(*) FROM identity"), "1");
-    assert_eq!(place.sql("SELECT count(*) FROM migration"), "5");
+    assert_eq!(place.sql("SELECT count(*) FROM migration"), "6");
     assert_eq!(place.sql("SELECT term FROM writer"), "1");
 }
 
@@ -631,6 +632,47 @@ async fn a_database_in_which_all_were_heard_lacks_nothing_until_its_server_is_re
     assert_eq!(found(&url).await, (false, true));
     cluster.sql_in("bazaar", "UPDATE writer SET timeline = NULL");
     assert_eq!(found(&url).await, (true, false), "an operator accepted it");
+}
+
+#[tokio::test]
+async fn what_a_catalog_leaves_is_for_the_next_term_alone_on_the_server_as_it_was() {
+    let Some(mut cluster) = lone() else { return };
+    let url = cluster.database("bazaar");
+    let next = async |leaves: Option<&str>| {
+        let mut store = open(options(&url)).await.unwrap();
+        store.note_healed().await.unwrap();
+        let left = store.take_left();
+        *store.leaves().lock().unwrap() = leaves.map(|leaves| leaves.as_bytes().to_vec());
+        store.close().await.unwrap();
+        left.map(|left| String::from_utf8(left).unwrap())
+    };
+    assert_eq!(next(Some("one")).await, None, "it is the first");
+    assert_eq!(next(Some("two")).await.as_deref(), Some("one"));
+    assert_eq!(next(None).await.as_deref(), Some("two"));
+    assert_eq!(next(Some("three")).await, None, "nothing was left to it");
+
+    // One that took it, and ended before it let go, may have granted all of it.
+    let taken = open(options(&url)).await.unwrap().take_left();
+    assert_eq!(taken.as_deref(), Some(&b"three"[..]));
+    cluster.sql_in("bazaar", "UPDATE writer SET holder = ''");
+    assert_eq!(next(Some("four")).await, None);
+
+    cluster.kill_primary();
+    cluster.start_primary();
+    assert_eq!(next(None).await, None, "a take-over may be lost");
+}
+
+/// Nobody waits for a lease, and the protocol's later tables are not there.
+#[tokio::test]
+async fn where_there_is_no_place_for_what_is_left_the_term_is_let_go_of_all_the_same() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut store = place.store().await.unwrap();
+    place.sql("DROP TABLE limits");
+    *store.leaves().lock().unwrap() = Some(b"left".to_vec());
+    store.close().await.unwrap();
+    assert_eq!(place.sql("SELECT holder FROM writer"), "");
+    assert_eq!(place.store().await.unwrap().take_left(), None);
 }
 
 /// The primary that was replaced is named first, takes connections and can write.

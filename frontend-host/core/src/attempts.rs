@@ -7,9 +7,12 @@
 //! Whoever waits for a backend that does not answer does not call it: probes do, for all, and
 //! attempts follow when it answers. What no attempt can mend is not tried again, and nobody is
 //! suspected for it: [`RetryClass`] says which failures those are.
+//!
+//! An attempt on a connection that is silent is made once more on another one: see [`Repeats`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::mem;
+use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{ReplicaId, RetryClass, Term};
@@ -39,6 +42,41 @@ impl<T> Next<T> {
             Self::Wait(until) => Next::Wait(until),
             Self::GiveUp => Next::GiveUp,
         }
+    }
+}
+
+/// Of one attempt, which is made once more beside itself, on another connection, where nothing comes back on the one that
+/// it was made on: a connection can be dead whose peer is there.
+///
+/// The first answer counts, so whoever is slow is no slower for it. Pauses double, so that they get little more to do: of a
+/// deadline of eight times the first pause, at most three attempts more.
+#[derive(Debug, Clone)]
+pub struct Repeats {
+    looked_at: BootTime,
+    pause: Duration,
+}
+
+impl Repeats {
+    /// Of an attempt that is made `now`, on a connection that may be silent for `pause`.
+    pub fn begin(now: BootTime, pause: Duration) -> Self {
+        Self {
+            looked_at: now,
+            pause,
+        }
+    }
+
+    /// When to [look](Self::look) next, where there is no answer by then.
+    pub fn look_at(&self) -> BootTime {
+        self.looked_at + self.pause
+    }
+
+    /// Whether to make it once more. `heard` is when something last came back on the connection that it was made on last,
+    /// where that is known.
+    pub fn look(&mut self, now: BootTime, heard: Option<BootTime>) -> bool {
+        let is_silent = heard.is_none_or(|heard| heard <= self.looked_at);
+        self.looked_at = now;
+        self.pause *= 2;
+        is_silent
     }
 }
 

@@ -41,8 +41,12 @@ pub const CATALOG_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long a replica may take to acknowledge an announcement.
 pub const ANNOUNCE_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// How long one replica may keep a read before the next is asked.
+/// How long one replica may keep a read before the next is asked, and how long nothing may come back on a connection to the
+/// catalog before a read or a take is asked for on another one as well: see [`Repeats`](crate::attempts::Repeats).
 pub const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// The same of a trade, which waits for disks: those of the catalog, the leader and its followers.
+pub const TRADE_ATTEMPT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The same of a page of orders, which takes longer to read.
 pub const LIST_TIME_MAX: Duration = Duration::from_millis(1500);

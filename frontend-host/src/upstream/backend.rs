@@ -1,8 +1,9 @@
 //! Carries out a decision's reads, takes and trades at the backends: makes the calls that
 //! [`frontend_core::attempts`] says, and tells it how they end.
 //!
-//! A trade has one idempotency key through every attempt, so however many leaders it meets it
-//! is made once. An attempt is given up as soon as another leader is known.
+//! A trade has one idempotency key through every attempt, so however many leaders it meets, and on
+//! however many connections, it is made once. An attempt is given up as soon as another leader is
+//! known, and made on another connection as well where its own is silent.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -14,19 +15,20 @@ use domain::{
     StockChange, StockName, Term, Version,
 };
 use frontend_core::attempts::{CatalogRead, Next, OrderRead, Placement};
+use frontend_core::election::Way;
 use frontend_core::timing::{ATTEMPT_TIME_MAX, LIST_TIME_MAX};
 use rpc::retry::{RetryClass, RetryStatus as _};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use traces::Span;
 use wire::Malformed;
 use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::catalog::v1::{self as catalog, GetStockRequest, ListStocksRequest};
 use wire::order::v1::place_many_response::answer;
 use wire::order::v1::{GetRequest, ListRequest, ListResponse, ListedOrder};
 
+use crate::upstream::attempt::attempt;
 use crate::upstream::call::Call;
 use crate::upstream::replicas::{Replica, Replicas};
 use crate::upstream::takes::Takes;
@@ -38,6 +40,8 @@ use frontend_policy::decision::{
 pub struct Backend {
     /// How to call the catalog.
     pub catalog: CatalogClient<Channel>,
+    /// Another connection, for reads that the first is silent about.
+    pub spare_catalog: CatalogClient<Channel>,
     pub replicas: Arc<Replicas>,
     /// How to take tokens at the catalog.
     pub takes: Takes,
@@ -64,7 +68,8 @@ impl Backend {
         session: Option<SessionId>,
         call: Call<'_>,
     ) -> Result<StockAnswer, Unavailability> {
-        let read = || self.read_stock_once(name, session, call);
+        let read = move |catalog| self.read_stock_once(catalog, name, session, call);
+        let read = || self.attempt_at_catalog(read);
         self.ask_catalog(call.deadline, read).await
     }
 
@@ -76,12 +81,13 @@ impl Backend {
         limit: u32,
         call: Call<'_>,
     ) -> Result<Page, Unavailability> {
-        let list = || self.list_stocks_once(after, limit, call);
+        let list = move |catalog| self.list_stocks_once(catalog, after, limit, call);
+        let list = || self.attempt_at_catalog(list);
         self.ask_catalog(call.deadline, list).await
     }
 
     /// Takes so many tokens out of the bucket of that key, at the catalog. An attempt whose answer is
-    /// lost may have taken some: never more than there are, and the client got nothing for them.
+    /// lost, or late, may have taken some: never more than there are, and the client got nothing for them.
     pub async fn take(&self, bucket: &Bucket, key: &[u8], cost: u32, call: Call<'_>) -> Outcome {
         let identify = || self.takes.identify(bucket, key, cost);
         let identified = identify();
@@ -137,8 +143,29 @@ impl Backend {
         answer.ok().flatten().ok_or(Unavailability::NoCatalog)
     }
 
+    /// Makes an attempt, and makes it on the spare connection as well where the catalog is silent on the first. On that it is
+    /// asked all the time who leads: while it answers that, a read takes as long as it takes.
+    async fn attempt_at_catalog<T, F>(
+        &self,
+        ask: impl Fn(CatalogClient<Channel>) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let make = |before: Option<&Way>| match before {
+            Some(Way::Main) => (Way::Spare, ask(self.spare_catalog.clone())),
+            None | Some(Way::Spare) => (Way::Main, ask(self.catalog.clone())),
+        };
+        let heard = |way: &Way| match way {
+            Way::Main => self.replicas.catalog_said.borrow().answered(),
+            Way::Spare => None,
+        };
+        attempt(ATTEMPT_TIME_MAX, make, heard).await
+    }
+
     async fn read_stock_once(
         &self,
+        mut catalog: CatalogClient<Channel>,
         name: &StockName,
         session: Option<SessionId>,
         call: Call<'_>,
@@ -148,7 +175,6 @@ impl Backend {
             session: session.map_or(0, SessionId::get),
             journal: self.replicas.own_journal().to_wire(),
         };
-        let mut catalog = self.catalog.clone();
         let get = async |request| catalog.get_stock(request).await;
         match call.make("catalog.v1.Catalog/GetStock", request, get).await {
             Ok(answer) => Ok(read_answer(answer).map_err(Malformed)?),
@@ -159,6 +185,7 @@ impl Backend {
 
     async fn list_stocks_once(
         &self,
+        mut catalog: CatalogClient<Channel>,
         after: Option<&StockName>,
         limit: u32,
         call: Call<'_>,
@@ -168,7 +195,6 @@ impl Backend {
             limit,
             journal: self.replicas.own_journal().to_wire(),
         };
-        let mut catalog = self.catalog.clone();
         let list = async |request| catalog.list_stocks(request).await;
         let listed = call.make("catalog.v1.Catalog/ListStocks", request, list);
         Ok(read_page(listed.await?).map_err(Malformed)?)
@@ -216,12 +242,16 @@ impl Backend {
                 match next {
                     Next::Call(id) => {
                         let mut span = call.begin("order.v1.Orders/PlaceMany");
-                        let order = placed_under(order(), &mut span, id);
+                        let traceparent = span.as_mut().map(|span| {
+                            span.set("bazaar.replica", id.get());
+                            span.traceparent()
+                        });
+                        let order = || placed_under(order(), traceparent.as_deref());
                         let placed = tokio::select! {
-                            placed = self.place(id, order) => placed,
+                            placed = self.place(id, order, &read) => placed,
                             _ = leader.wait_for(|now| placement.is_overtaken(now)) => continue,
                         };
-                        match placed.and_then(&read) {
+                        match placed {
                             Ok(outcome) => return Ok(outcome),
                             Err(status) => {
                                 if let Some(span) = &mut span {
@@ -438,16 +468,22 @@ impl Backend {
         }
     }
 
-    async fn place(&self, id: ReplicaId, order: catalog::Order) -> Result<answer::Result, Status> {
-        match self.replica(id)?.order_streams.place(order).await? {
+    async fn place<T>(
+        &self,
+        id: ReplicaId,
+        order: impl Fn() -> catalog::Order,
+        read: impl Fn(answer::Result) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        let read = |answered: answer::Result| match answered {
             answer::Result::Unavailable(why) => {
                 Err(RetryClass::Later.status(Code::Unavailable, why))
             }
             answer::Result::Invalid(why) => {
                 Err(RetryClass::Never.status(Code::InvalidArgument, why))
             }
-            answered => Ok(answered),
-        }
+            answered => read(answered),
+        };
+        self.replica(id)?.order_streams.place(order, read).await
     }
 
     fn replica(&self, id: ReplicaId) -> Result<&Replica, Status> {
@@ -467,16 +503,13 @@ impl Backend {
 }
 
 /// An order as it goes to a replica under a span, where it is traced.
-fn placed_under(order: catalog::Order, span: &mut Option<Span>, id: ReplicaId) -> catalog::Order {
-    match span {
+fn placed_under(order: catalog::Order, traceparent: Option<&str>) -> catalog::Order {
+    match traceparent {
         None => order,
-        Some(span) => {
-            span.set("bazaar.replica", id.get());
-            catalog::Order {
-                traceparent: span.traceparent(),
-                ..order
-            }
-        }
+        Some(traceparent) => catalog::Order {
+            traceparent: traceparent.to_owned(),
+            ..order
+        },
     }
 }
 

@@ -4,14 +4,19 @@
 //! holds what has queued when the connection can take one, so messages grow as traffic does, and
 //! what is alone leaves at once. Each worker has a stream and a connection of its own, which live in
 //! its runtime: nothing changes threads in this process.
+//!
+//! A stream that is silent while something waits for its answer has another one take its place, on another connection. It
+//! lives on until what went over it is answered, or it breaks.
 
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use daemon::tasks;
+use domain::time::BootTime;
 use rpc::failover::Endpoints;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
@@ -19,6 +24,7 @@ use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
 use crate::journal::OwnJournal;
+use crate::upstream::attempt::attempt;
 
 /// What goes there, and what comes back.
 pub trait Batched: Send + Sync + Sized + 'static {
@@ -31,6 +37,9 @@ pub trait Batched: Send + Sync + Sized + 'static {
 
     /// Most items in one message; the service refuses longer ones.
     const MESSAGE_ITEMS_MAX: usize;
+
+    /// How long a stream may be silent before what waits for its answer goes over another one as well.
+    const ATTEMPT_TIME_MAX: Duration;
 
     /// A message with items and their tags, about a journal.
     fn message(items: Vec<(u64, Self::Item)>, journal: Vec<u8>) -> Self::Request;
@@ -60,7 +69,31 @@ pub struct Batches<B: Batched> {
 
 /// One for each thread that has asked for anything. What is in them is bounded by the requests that
 /// the gateway takes at once.
-type Streams<B> = Mutex<HashMap<ThreadId, mpsc::UnboundedSender<Queued<B>>>>;
+type Streams<B> = Mutex<HashMap<ThreadId, Open<B>>>;
+
+/// A stream that takes items.
+struct Open<B: Batched> {
+    items: mpsc::UnboundedSender<Queued<B>>,
+    heard: Heard,
+}
+
+/// When answers last came over a stream. Two are the same where they are of the same one.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Option<BootTime>>>);
+
+impl Heard {
+    fn note(&self) {
+        *self.lock() = Some(BootTime::now());
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<BootTime>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl<B: Batched> Clone for Batches<B> {
     fn clone(&self) -> Self {
@@ -82,34 +115,57 @@ impl<B: Batched> Batches<B> {
         }
     }
 
-    /// Sends an item, and waits for its answer. Where that fails it may or may not have arrived.
-    pub async fn ask(&self, item: B::Item) -> Result<B::Answer, Status> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Queued { item, reply });
-        let broken = |_| {
-            Err(Status::unavailable(
-                "the service broke off before it answered",
-            ))
+    /// Sends an item, and waits until `read` makes something of its answer: sends it again where its stream is silent, so it may
+    /// be taken twice. Where that fails it may or may not have arrived.
+    pub async fn ask<T>(
+        &self,
+        item: impl Fn() -> B::Item,
+        read: impl Fn(B::Answer) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        let read = &read;
+        let send = |silent: Option<&Heard>| {
+            let (reply, answer) = oneshot::channel();
+            let item = item();
+            let heard = self.send(Queued { item, reply }, silent);
+            let answered = async move {
+                let broken = |_| {
+                    Err(Status::unavailable(
+                        "the service broke off before it answered",
+                    ))
+                };
+                answer.await.unwrap_or_else(broken).and_then(read)
+            };
+            (heard, answered)
         };
-        answer.await.unwrap_or_else(broken)
+        attempt(B::ATTEMPT_TIME_MAX, send, |heard: &Heard| *heard.lock()).await
     }
 
-    /// Puts an item on this thread's stream, and opens one where there is none that works.
-    fn send(&self, item: Queued<B>) {
+    /// Puts an item on this thread's stream, and opens one where there is none that works, or it is the `silent` one. Returns
+    /// when that stream is heard.
+    fn send(&self, mut item: Queued<B>, silent: Option<&Heard>) -> Heard {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let thread = thread::current().id();
-        let unsent = match streams.get(&thread) {
-            Some(stream) => stream.send(item).err().map(|unsent| unsent.0),
-            None => Some(item),
-        };
-        if let Some(item) = unsent {
-            let (stream, items) = mpsc::unbounded_channel();
-            let _ = stream.send(item); // its receiver is at hand
-            streams.insert(thread, stream);
-            let journal = Arc::clone(&self.journal);
-            // Its end drops the replies, and another stream is opened for what comes next.
-            tasks::spawn_for_caller(run::<B>(self.service.clone(), journal, items));
+        let is_silent = |open: &&Open<B>| silent.is_some_and(|silent| open.heard.is(silent));
+        if let Some(open) = streams.get(&thread).filter(|open| !is_silent(open)) {
+            match open.items.send(item) {
+                Ok(()) => return open.heard.clone(),
+                Err(unsent) => item = unsent.0,
+            }
         }
+        let (stream, items) = mpsc::unbounded_channel();
+        let _ = stream.send(item); // its receiver is at hand
+        let heard = Heard::default();
+        let open = Open {
+            items: stream,
+            heard: heard.clone(),
+        };
+        // The one before gets no more items, and ends when it has its answers.
+        streams.insert(thread, open);
+        let journal = Arc::clone(&self.journal);
+        // Its end drops the replies, and another stream is opened for what comes next.
+        let service = self.service.clone();
+        tasks::spawn_for_caller(run::<B>(service, journal, items, heard.clone()));
+        heard
     }
 }
 
@@ -118,6 +174,7 @@ async fn run<B: Batched>(
     service: Endpoints,
     journal: Arc<OwnJournal>,
     items: mpsc::UnboundedReceiver<Queued<B>>,
+    heard: Heard,
 ) {
     let sent = Sent::<B>::default();
     let outgoing = Outgoing {
@@ -126,7 +183,7 @@ async fn run<B: Batched>(
         sent: sent.clone(),
         last_tag: 0,
     };
-    if let Err(status) = exchange(&service, outgoing, &sent).await {
+    if let Err(status) = exchange(&service, outgoing, (&sent, &heard)).await {
         tracing::debug!(%service, %status, "a stream broke");
         for (_, reply) in sent.lock().drain() {
             let _ = reply.send(Err(status.clone())); // whoever asked may have left
@@ -138,10 +195,11 @@ async fn run<B: Batched>(
 async fn exchange<B: Batched>(
     service: &Endpoints,
     outgoing: Outgoing<B>,
-    sent: &Sent<B>,
+    (sent, heard): (&Sent<B>, &Heard),
 ) -> Result<(), Status> {
     let mut answers = B::open(service.channel(), outgoing).await?.into_inner();
     while let Some(message) = answers.message().await? {
+        heard.note();
         let mut sent = sent.lock();
         for (tag, answer) in B::answers(message) {
             if let (Some(reply), Some(answer)) = (sent.remove(&tag), answer) {

@@ -1,7 +1,9 @@
 //! Orders on their way to one replica, over streams that stay open: see [`Batches`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use frontend_core::timing::TRADE_ATTEMPT_TIME_MAX;
 use rpc::failover::Endpoints;
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
@@ -17,9 +19,6 @@ use crate::upstream::batches::{Batched, Batches, Outgoing};
 /// Most orders in one message; the replica refuses longer ones.
 const MESSAGE_ORDERS_MAX: usize = 1024;
 
-/// What became of an order.
-pub type Placed = Result<answer::Result, Status>;
-
 /// The streams to one replica.
 #[derive(Clone)]
 pub struct OrderStreams(Batches<Orders>);
@@ -30,9 +29,14 @@ impl OrderStreams {
         Self(Batches::new(replica, journal))
     }
 
-    /// Places an order. Where it fails the order may or may not have been committed.
-    pub async fn place(&self, order: Order) -> Placed {
-        self.0.ask(order).await
+    /// Places an order, until `read` makes something of what became of it. It may be placed more than once, under its one
+    /// key. Where it fails it may or may not have been committed.
+    pub async fn place<T>(
+        &self,
+        order: impl Fn() -> Order,
+        read: impl Fn(answer::Result) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        self.0.ask(order, read).await
     }
 }
 
@@ -45,6 +49,7 @@ impl Batched for Orders {
     type Response = PlaceManyResponse;
 
     const MESSAGE_ITEMS_MAX: usize = MESSAGE_ORDERS_MAX;
+    const ATTEMPT_TIME_MAX: Duration = TRADE_ATTEMPT_TIME_MAX;
 
     fn message(orders: Vec<(u64, Self::Item)>, journal: Vec<u8>) -> PlaceManyRequest {
         let placement = |(tag, order)| Placement {

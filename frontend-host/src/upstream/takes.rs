@@ -7,6 +7,7 @@ use std::time::Duration;
 use domain::time::BootTime;
 use domain::{JournalId, Take};
 use frontend_core::Denials;
+use frontend_core::timing::ATTEMPT_TIME_MAX;
 use rpc::failover::Endpoints;
 use sha2::{Digest as _, Sha256};
 use tonic::transport::Channel;
@@ -63,10 +64,10 @@ impl Takes {
         self.denials(take).wait(take, BootTime::now())
     }
 
-    /// Takes tokens at the catalog. Where that fails they may be taken.
+    /// Takes tokens at the catalog. Where that fails they may be taken, and where it takes long, more than once.
     pub async fn take(&self, take: Take) -> Result<Taken, Status> {
         let asked = BootTime::now();
-        let taken = self.catalog.ask(take).await?;
+        let taken = self.catalog.ask(|| take, Ok).await?;
         if let Err(wait) = taken {
             self.denials(&take)
                 .note(&take, wait, asked, BootTime::now());
@@ -109,6 +110,7 @@ impl Batched for CatalogTakes {
     type Response = TakeResponse;
 
     const MESSAGE_ITEMS_MAX: usize = MESSAGE_TAKES_MAX;
+    const ATTEMPT_TIME_MAX: Duration = ATTEMPT_TIME_MAX;
 
     fn message(takes: Vec<(u64, Take)>, journal: Vec<u8>) -> TakeRequest {
         let takes = takes.iter().map(|(tag, take)| takes::to_wire(*tag, take));

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use catalog_core::Stock;
+use domain::time::BootTime;
 use domain::{Entry, OrderNumber, RetryClass, Row, StockName};
-use frontend_core::attempts::{CatalogRead, Next, OrderRead, Placement};
-use frontend_core::timing::{ATTEMPT_TIME_MAX, READ_TIME_MAX, TRADE_TIME_MAX};
+use frontend_core::attempts::{CatalogRead, Next, OrderRead, Placement, Repeats};
+use frontend_core::timing::{
+    ATTEMPT_TIME_MAX, READ_TIME_MAX, TRADE_ATTEMPT_TIME_MAX, TRADE_TIME_MAX,
+};
 use frontend_core::{Answer, Ask, Fetches, Freshness, SessionKeeper, SessionStep, Tag};
 use order_core::message::Placed;
 
@@ -43,7 +46,40 @@ struct Serving {
     deadline: Time,
     /// When to go on, where no call is under way.
     retry_at: Option<Time>,
-    call: Option<u64>,
+    /// Calls of one attempt that are under way, the first answer to which counts.
+    calls: Vec<u64>,
+    /// Whom they are to.
+    to: Option<Node>,
+    /// When there is one more of them; not of orders that are read, which another replica is asked for.
+    repeats: Option<Repeats>,
+}
+
+impl Serving {
+    /// Whom to call once more, where nothing came back yet.
+    fn again(
+        &mut self,
+        clock: BootTime,
+        catalog_answered: Option<BootTime>,
+    ) -> Option<(Node, Request)> {
+        let repeats = self.repeats.as_mut()?;
+        if clock < repeats.look_at() {
+            return None;
+        }
+        let (heard, message) = match &self.what {
+            // Who leads is asked on the same connection.
+            What::Lookup(ask, _) => (catalog_answered, read_stock(ask)),
+            What::Trade(order, _) => (None, Request::Place(order.clone())),
+            What::Find(..) => return None,
+        };
+        repeats.look(clock, heard).then_some((self.to?, message))
+    }
+
+    /// Is not told any more what comes of its calls.
+    fn give_up(&mut self, line: &mut Timeline) {
+        for call in self.calls.drain(..) {
+            line.give_up(call);
+        }
+    }
 }
 
 enum What {
@@ -73,12 +109,14 @@ impl Gateway {
     /// When it has something to do by itself.
     pub fn wake(&self, line: &Timeline) -> Option<Time> {
         let session = line.when(self.run.node, self.session.wake());
-        let requests = self.serving.values().map(|serving| match serving.retry_at {
-            Some(at) => at.min(serving.deadline),
-            None => serving.deadline,
+        let requests = self.serving.values().map(|serving| {
+            let looks = serving.repeats.as_ref().filter(|_| !serving.calls.is_empty());
+            let looks = looks.map(|repeats| line.when(self.run.node, repeats.look_at()));
+            let wakes = [Some(serving.deadline), serving.retry_at, looks];
+            wakes.into_iter().flatten().min()
         });
         let elector = self.elector.wake(line);
-        requests.chain([session]).chain(elector).min()
+        requests.flatten().chain([session]).chain(elector).min()
     }
 
     pub fn woken(&mut self, line: &mut Timeline) {
@@ -128,7 +166,9 @@ impl Gateway {
             what,
             deadline: line.now() + time_max,
             retry_at: None,
-            call: None,
+            calls: Vec::new(),
+            to: None,
+            repeats: None,
         };
         self.serving.insert(self.last, serving);
         self.go_on(line);
@@ -158,41 +198,41 @@ impl Gateway {
         let (now, clock) = (line.now(), line.clock(self.run.node));
         let current = self.elector.current();
         let probed = self.elector.probed();
+        let catalog_answered = self.elector.catalog_answered();
         let Some(serving) = self.serving.get_mut(&request) else {
             return false;
         };
         if serving.deadline <= now {
-            if let Some(call) = serving.call {
-                line.give_up(call);
-            }
             self.end(line, request, Err(Failure::Unavailable));
             return false;
         }
-        if let Some(call) = serving.call {
-            let What::Trade(_, placement) = &serving.what else {
-                return false;
-            };
-            if !placement.is_overtaken(&current) {
-                return false;
-            }
-            line.give_up(call);
-            serving.call = None;
-        }
         let patience = serving.deadline - now;
+        let is_overtaken = match &serving.what {
+            What::Trade(_, placement) => placement.is_overtaken(&current),
+            What::Lookup(..) | What::Find(..) => false,
+        };
+        if is_overtaken {
+            serving.give_up(line);
+        }
+        if !serving.calls.is_empty() {
+            let again = serving.again(clock, catalog_answered);
+            if let Some((to, message)) = again {
+                let purpose = Purpose::Serve(request);
+                let call = line.call(self.run, to, message, patience, purpose);
+                serving.calls.push(call);
+            }
+            return false;
+        }
         let next = match &mut serving.what {
             What::Lookup(ask, read) => {
-                let next = read.next(clock, self.elector.catalog_answered());
-                next.map(|()| {
-                    let message = Request::ReadStock {
-                        name: ask.name().clone(),
-                        session: ask.session(),
-                    };
-                    (Node::Catalog, message, patience)
-                })
+                let next = read.next(clock, catalog_answered);
+                serving.repeats = Some(Repeats::begin(clock, ATTEMPT_TIME_MAX));
+                next.map(|()| (Node::Catalog, read_stock(ask), patience))
             }
             What::Trade(order, placement) => {
                 let next = placement.next(clock, current, &probed);
                 let message = || Request::Place(order.clone());
+                serving.repeats = Some(Repeats::begin(clock, TRADE_ATTEMPT_TIME_MAX));
                 next.map(|leader| (Node::Replica(leader), message(), patience))
             }
             What::Find(number, read) => {
@@ -206,7 +246,9 @@ impl Gateway {
         match next {
             Next::Call((to, message, timeout)) => {
                 let purpose = Purpose::Serve(request);
-                serving.call = Some(line.call(self.run, to, message, timeout, purpose));
+                let call = line.call(self.run, to, message, timeout, purpose);
+                serving.calls.push(call);
+                serving.to = Some(to);
                 false
             }
             Next::Suspect => {
@@ -231,11 +273,15 @@ impl Gateway {
         let Some(serving) = self.serving.get_mut(&request) else {
             return;
         };
-        serving.call = None;
+        serving.calls.retain(|call| line.caller(*call).is_some());
         let failure = match told {
             Ok(response) => return self.end(line, request, Ok(response)),
             Err(failure) => failure,
         };
+        if failure.class() == RetryClass::Later && !serving.calls.is_empty() {
+            return; // another one may be answered
+        }
+        serving.give_up(line);
         let (now, random) = (line.clock(self.run.node), line.random.f64());
         match &mut serving.what {
             What::Lookup(_, read) => read.failed(failure.class(), now, random),
@@ -245,7 +291,8 @@ impl Gateway {
     }
 
     fn end(&mut self, line: &mut Timeline, request: u64, told: Told) {
-        let serving = self.serving.remove(&request).expect("it is under way");
+        let mut serving = self.serving.remove(&request).expect("it is under way");
+        serving.give_up(line);
         match (&serving.what, &told) {
             (What::Lookup(ask, _), Ok(Response::Stock { stock, cacheable })) => {
                 let answer = Answer {
@@ -340,6 +387,13 @@ impl Gateway {
             line.send_up(stream, FromGateway::Release);
         }
         self.lose_session(line, RetryClass::Later);
+    }
+}
+
+fn read_stock(ask: &Ask) -> Request {
+    Request::ReadStock {
+        name: ask.name().clone(),
+        session: ask.session(),
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Connection {
     warning: Warning,
 }
 
-/// The last warning that came beside the answers.
+/// The last warning that came beside the answers, and may be of the commit.
 #[derive(Debug, Clone, Default)]
 struct Warning(Arc<Mutex<Option<String>>>);
 
@@ -38,6 +38,9 @@ impl Warning {
         warning.take()
     }
 }
+
+/// Pause between two lines in the log about what the server says of every transaction.
+const REPORT_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long a host has until the next one is tried as well (RFC 8305's), and how long others have once one will do.
 const NEXT_HOST_AFTER: Duration = Duration::from_millis(250);
@@ -296,13 +299,20 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut told_at: Option<Instant> = None;
     while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
         match message {
-            Ok(AsyncMessage::Notice(said)) => {
-                if is_warning(&said) {
-                    tracing::warn!(warning = said.message(), "the database warns");
-                    warning.note(said.message().to_owned());
+            Ok(AsyncMessage::Notice(said)) if !is_warning(&said) => {}
+            Ok(AsyncMessage::Notice(said)) if says_nothing_of_a_commit(said.routine()) => {
+                if told_at.is_none_or(|at| at.elapsed() >= REPORT_PAUSE) {
+                    told_at = Some(Instant::now());
+                    let warning = said.message();
+                    tracing::error!(warning, "the database is soon to take no more writes");
                 }
+            }
+            Ok(AsyncMessage::Notice(said)) => {
+                tracing::warn!(warning = said.message(), "the database warns");
+                warning.note(said.message().to_owned());
             }
             Ok(_) => {}
             Err(error) => {
@@ -315,6 +325,14 @@ where
 
 fn is_warning(said: &DbError) -> bool {
     said.parsed_severity() == Some(Severity::Warning)
+}
+
+/// Whether a warning is none of those that may mean that a wait for the standby was cancelled. Which do, no SQLSTATE tells:
+/// in PostgreSQL's syncrep.c one for a backend that is told to end has 57P01, and one for a query that is cancelled has that
+/// of any warning; and words are in the server's language. So all do but those of the routine which hands out transaction
+/// ids (varsup.c): it warns of each for days, before they run out, and has nothing to do with commits.
+fn says_nothing_of_a_commit(routine: Option<&str>) -> bool {
+    routine == Some("GetNewTransactionId")
 }
 
 /// What an operator can do about a connection that was refused.
@@ -350,4 +368,17 @@ fn remedy_of(error: &tokio_postgres::Error) -> Option<&'static str> {
         );
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_warning_may_be_of_a_commit_but_that_transaction_ids_run_out() {
+        assert!(says_nothing_of_a_commit(Some("GetNewTransactionId")));
+        for routine in [Some("SyncRepWaitForLSN"), Some("exec_stmt_raise"), None] {
+            assert!(!says_nothing_of_a_commit(routine), "{routine:?}");
+        }
+    }
 }

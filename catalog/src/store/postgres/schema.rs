@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Error, Transaction};
 use super::error::{PostgresError, told};
 
 /// What each release added; a script that was released is never changed.
-const SCRIPTS: &[&str] = &[TABLES, STOCK_CHANGES, PROTOCOL, SERVER_STARTED];
+const SCRIPTS: &[&str] = &[TABLES, STOCK_CHANGES, PROTOCOL, SERVER_STARTED, LIMITS];
 
 /// How many of them a start runs: what came after that the release before does not know, and it runs only
 /// [when told](add_gated).
@@ -105,6 +105,15 @@ const PROTOCOL: &str = "
 /// With the timeline, in which incarnation of the database a catalog was healed last.
 const SERVER_STARTED: &str = "
     ALTER TABLE writer ADD COLUMN server_started bigint; -- in microseconds since 1970, by the server's clock
+";
+
+/// What a catalog that let go left the next one of its limits.
+const LIMITS: &str = "
+    CREATE TABLE limits ( -- one row at most
+        only_row smallint PRIMARY KEY CHECK (only_row = 0),
+        term bigint NOT NULL, -- the writer's that left it: the next term alone takes it
+        content bytea NOT NULL
+    );
 ";
 
 /// Row 0 is the lock.

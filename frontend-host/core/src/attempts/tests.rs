@@ -48,6 +48,20 @@ fn led_by(leader: u32) -> CurrentLeader {
 }
 
 #[test]
+fn an_attempt_is_made_again_where_its_connection_is_silent_and_later_each_time() {
+    let mut repeats = Repeats::begin(AT(0), Duration::from_millis(500));
+    for (look_at, heard, expected) in [
+        (500, None, true),
+        (1_500, Some(501), false),
+        (3_500, Some(1_500), true),
+        (7_500, Some(3_501), false),
+    ] {
+        assert_eq!(repeats.look_at(), AT(look_at));
+        assert_eq!(repeats.look(AT(look_at), heard.map(AT)), expected);
+    }
+}
+
+#[test]
 fn a_catalog_that_never_answered_is_not_called() {
     let mut read = CatalogRead::default();
     assert_eq!(read.next(AT(1), None), Next::Wait(None));

@@ -34,8 +34,10 @@ use super::*;
 use crate::cache::{Cache, CacheBounds};
 use crate::journal::OwnJournal;
 use crate::upstream::order_stream::OrderStreams;
+use crate::upstream::relay::Relay;
 use crate::upstream::session::{Served, keep_session};
 use frontend_core::election::Unanswered;
+use frontend_core::timing::READ_TIME_MAX;
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::decision::{CacheSettings, Eviction, Rate};
 use frontend_policy::{Engine, Probation, Versions};
@@ -135,6 +137,7 @@ impl Fails {
 #[derive(Clone)]
 struct FakeCatalog {
     reads: Arc<AtomicU64>,
+    read_takes: Duration,
     read_fails: Fails,
     looks: Arc<AtomicU64>,
     look_fails: Fails,
@@ -154,6 +157,7 @@ impl Default for FakeCatalog {
     fn default() -> Self {
         Self {
             reads: Arc::default(),
+            read_takes: Duration::ZERO,
             read_fails: Fails::default(),
             looks: Arc::default(),
             look_fails: Fails::default(),
@@ -190,6 +194,7 @@ impl Catalog for FakeCatalog {
 
     async fn get_stock(&self, request: Request<GetStockRequest>) -> Reply<GetStockResponse> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        sleep(self.read_takes).await;
         self.read_fails.status()?;
         Ok(Response::new(GetStockResponse {
             stock: Some(catalog::Stock {
@@ -436,7 +441,8 @@ fn backend_of(catalog: &str, replicas: &[&str]) -> (Arc<Backend>, JoinSet<()>) {
         Endpoints::one(catalog, &Security::NONE).unwrap(),
         Arc::clone(&journal),
     );
-    let catalog = CatalogClient::new(connect::lazy(catalog, &Security::NONE).unwrap());
+    let connected = || CatalogClient::new(connect::lazy(catalog, &Security::NONE).unwrap());
+    let (catalog, spare_catalog) = (connected(), connected());
     let replica = |(id, url): (u32, &&str)| Replica {
         id: ReplicaId::new(id).unwrap(),
         url: (*url).to_owned(),
@@ -454,6 +460,7 @@ fn backend_of(catalog: &str, replicas: &[&str]) -> (Arc<Backend>, JoinSet<()>) {
     watching.spawn(Arc::clone(&replicas).watch());
     let backend = Backend {
         catalog,
+        spare_catalog,
         replicas,
         takes,
         end_turn: Default::default(),
@@ -573,6 +580,43 @@ async fn a_take_is_unavailable_where_the_catalog_is_away_until_its_deadline() {
     let (backend, _watching) = backend(&away.url, NOBODY);
     let outcome = take(&backend, b"one", Duration::from_millis(300)).await;
     assert_eq!(outcome, Outcome::Unavailable(Unavailability::NoCatalog));
+}
+
+/// Without another connection it would take 4 s, until the first is found out by the probes of HTTP/2.
+#[tokio::test]
+async fn where_a_connection_to_the_catalog_is_dead_reads_and_takes_get_through_on_another() {
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", incoming.local_addr().unwrap());
+    let _serving = daemon::tasks::spawn("a catalog", FakeCatalog::default().serve(incoming));
+    let relay = Relay::to(&url).await;
+    let (backend, _watching) = backend(&relay.url, NOBODY);
+    assert!(read_meta(Arc::clone(&backend)).await.is_ok());
+    assert_eq!(take(&backend, b"one", PATIENCE).await, Outcome::Granted);
+
+    relay.kill_connections();
+    let name = StockName::new("meta").unwrap();
+    let deadline = Instant::now() + READ_TIME_MAX;
+    let (read, taken) = tokio::join!(
+        backend.read_stock(&name, None, deadline.into()),
+        take(&backend, b"one", READ_TIME_MAX)
+    );
+    assert!(matches!(read, Ok(StockAnswer::Found { .. })));
+    assert_eq!(taken, Outcome::Granted);
+}
+
+#[tokio::test]
+async fn a_catalog_that_says_who_leads_is_asked_once_however_long_a_read_takes() {
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", incoming.local_addr().unwrap());
+    let fake = FakeCatalog {
+        read_takes: ATTEMPT_TIME_MAX * 2,
+        ..FakeCatalog::default()
+    };
+    let reads = Arc::clone(&fake.reads);
+    let _serving = daemon::tasks::spawn("a catalog", fake.serve(incoming));
+    let (backend, _watching) = backend(&url, NOBODY);
+    assert!(read_meta(backend).await.is_ok());
+    assert_eq!(reads.load(Ordering::Relaxed), 1);
 }
 
 /// What a catalog reads that fails so, and how often it is asked.

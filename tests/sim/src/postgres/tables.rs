@@ -28,6 +28,7 @@ pub enum Sql {
     Rows,
     LastRow,
     LastRefused,
+    Limits,
     RowsOfKeys,
     RefusedOfKeys,
     // They change something: each begins with the writer's row.
@@ -49,7 +50,7 @@ pub enum Sql {
 }
 
 /// Of each statement the words that no other one has; of several that fit, the first.
-const WORDS: [(Sql, &str); 29] = [
+const WORDS: [(Sql, &str); 30] = [
     (Sql::HasMigrations, "information_schema.tables"),
     (
         Sql::LastMigration,
@@ -68,6 +69,7 @@ const WORDS: [(Sql, &str); 29] = [
     (Sql::Listings, "FROM listing"),
     (Sql::LastRow, "SELECT max(number) FROM journal"),
     (Sql::LastRefused, "max(id), 0) FROM refused"),
+    (Sql::Limits, "FROM limits"),
     (Sql::RowsOfKeys, "LEFT JOIN journal AS before"),
     (Sql::RefusedOfKeys, "FROM refused WHERE key = ANY"),
     (Sql::TakeOver, "SET term = term + 1"),
@@ -114,7 +116,7 @@ impl Sql {
             Self::TakeOver => vec![INT8, INT8, TEXT, TEXT, TEXT, INT8],
             Self::Beat | Self::RaiseProtocol => vec![INT8, INT8],
             Self::NoteHealed => vec![INT8, INT8, INT8],
-            Self::Release | Self::Fence => vec![INT8],
+            Self::Release | Self::Fence | Self::Limits => vec![INT8],
             Self::InsertStocks => vec![TEXTS, INT8S, INT8S],
             Self::InsertIdentity => vec![BYTEA, BYTEA],
             Self::InsertLeadership => vec![BYTEA],
@@ -132,7 +134,7 @@ impl Sql {
                 INT8, TEXT, TEXT, TEXT, BOOL, INT8, INT8, TEXT, INT8, TEXT, INT8,
             ],
             Self::Writer => vec![INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8],
-            Self::JournalId => vec![BYTEA],
+            Self::JournalId | Self::Limits => vec![BYTEA],
             Self::Identity => vec![BYTEA, BYTEA],
             Self::Leadership => vec![INT8, INT8, INT8, INT8S, BYTEA],
             Self::Stocks => vec![TEXT, INT8, INT8, INT8, INT8],
@@ -416,6 +418,7 @@ impl Log {
                 let last = self.refused[..now.refused].last();
                 vec![vec![int8(last.map_or(0, |row| row.id))]]
             }
+            Sql::Limits => Vec::new(), // its catalogs are asked for no tokens
             Sql::RowsOfKeys => {
                 let keys = given.texts(1);
                 let found = rows.iter().enumerate();
