@@ -32,6 +32,7 @@ pub fn gateway<'a>(policy: impl Into<Upload<'a>>) -> Arc<Gateway> {
             Arc::clone(&journal),
         ),
         catalog: catalog.clone(),
+        spare_catalog: catalog.clone(),
         replicas: Arc::new(Replicas::new(
             Vec::new(),
             catalog,

@@ -110,7 +110,10 @@ impl Gateway {
     pub fn wake(&self, line: &Timeline) -> Option<Time> {
         let session = line.when(self.run.node, self.session.wake());
         let requests = self.serving.values().map(|serving| {
-            let looks = serving.repeats.as_ref().filter(|_| !serving.calls.is_empty());
+            let looks = serving
+                .repeats
+                .as_ref()
+                .filter(|_| !serving.calls.is_empty());
             let looks = looks.map(|repeats| line.when(self.run.node, repeats.look_at()));
             let wakes = [Some(serving.deadline), serving.retry_at, looks];
             wakes.into_iter().flatten().min()
