@@ -134,7 +134,7 @@ async fn take(args: &cli::Take) -> Result<String, BackupError> {
     let archived = match store {
         Some(store) => {
             let store = StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
-            backup::server::copy(&store, &copy).await?;
+            backup::server::copy(&store, &copy, run_when_idle).await?;
             Vec::new()
         }
         None => backup::copy(&catalog, &copy).map_err(unreadable(&catalog))?,

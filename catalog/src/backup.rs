@@ -1,10 +1,15 @@
 //! Copies of a catalog's database that are made while it serves, and catalogs that are made of them.
 //!
+//! - [`pace`]: how they make way for trades;
+//! - [`server`]: the same of a catalog in PostgreSQL;
+//! - here: of one in SQLite, and what is made of a copy.
+//!
 //! A copy is the database as it was at one moment, by SQLite's backup API, and the files of its archive, which never change:
 //! readers of a write-ahead log hold nobody up. What
 //! was committed after that moment the replicas have, and give back when the catalog starts: see
 //! [`healing`](crate::writer::healing).
 
+pub mod pace;
 pub mod server;
 
 use std::fs::{self, File};
@@ -23,21 +28,16 @@ use crate::config::lease_max;
 use crate::error::RebuildError;
 use crate::rebuild::{RebuildSource, fill, in_place};
 use crate::store::sqlite::{FILE, KIND, RESTORED, SqliteJournal, SqliteStore};
+use pace::{Pace, STEP_BYTES};
 
-/// Pages that are copied at a time: 1 MiB of them.
-const PAGES: i32 = 256;
+/// Pages that are copied at a time: [`STEP_BYTES`] of them.
+const PAGES: i32 = 64;
 
-/// The same of a file of the archive.
-const STEP_BYTES: u64 = 1 << 20;
+/// A copy is removed once a backup's file is made of it, or moved and synced: up to so long it need not be on a disk before.
+const UNWRITTEN_BYTES_MAX: u64 = 128 << 20;
 
 /// How often is begun anew where files of the archive were merged while they were to be kept.
 const ARCHIVE_ATTEMPTS_MAX: usize = 5;
-
-/// Pause after each of these: a copy takes at most some 100 MB/s of the disk, and the rest is for those who trade.
-const PAUSE: Duration = Duration::from_millis(10);
-
-/// After how many steps what is written is synced: a disk that gets gigabytes at once keeps those who trade waiting.
-const STEPS_SYNCED: u64 = 64;
 
 /// How long the catalog's log may be for the copy to go on slowly: while that is read, the log grows by every commit.
 const LOG_BYTES_PATIENCE: u64 = 64 << 20;
@@ -45,7 +45,10 @@ const LOG_BYTES_PATIENCE: u64 = 64 << 20;
 /// Longest wait for a lock that another process holds.
 const LOCKED_MAX: Duration = Duration::from_secs(5);
 
-/// Rows that are read at a time.
+/// How often it is looked whether that is gone.
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
+
+/// Rows that are read of a copy, or written into one, at a time.
 const CHUNK_ROWS: usize = 4096;
 
 /// What a copy holds.
@@ -58,7 +61,7 @@ pub struct Copied {
 
 /// Copies the database of a catalog, which may run, into a directory that has none; also the files of its archive, whose
 /// names in there it returns: without filters of keys that are missing, which are made anew. Those are other names of the same
-/// files where the file system has that.
+/// files where the file system has that. Nothing of it is synced: [`restore`] does that.
 ///
 /// # Errors
 /// Where there is no journal, or a disk refuses.
@@ -81,30 +84,33 @@ pub fn copy(data_dir: &Path, to: &Path) -> Result<Vec<PathBuf>, StorageError> {
     let file = File::open(to).map_err(failed)?;
     let log = location.beside(&format!("{FILE}-wal"));
     let mut waited = Duration::ZERO;
+    let mut pace = Pace::new(UNWRITTEN_BYTES_MAX);
     {
         let backup = Backup::new(&source, &mut target)?;
-        for step in 1_u64.. {
+        loop {
             match backup.step(PAGES)? {
                 StepResult::Done => break,
                 StepResult::Busy | StepResult::Locked if waited >= LOCKED_MAX => {
                     let locked = std::io::Error::other("another process keeps it locked");
                     return Err(failed(locked));
                 }
-                StepResult::Busy | StepResult::Locked => waited += PAUSE,
+                StepResult::Busy | StepResult::Locked => {
+                    waited += LOCKED_PAUSE;
+                    sleep(LOCKED_PAUSE);
+                    continue;
+                }
                 _ => waited = Duration::ZERO,
             }
-            if step % STEPS_SYNCED == 0 {
-                file.sync_data().map_err(failed)?;
-            }
+            let written = file.metadata().map_err(failed)?.len();
+            pace.write_out(&file, written).map_err(failed)?;
             // While it is read the log is not begun anew: past some length there is no time for others.
             if log.metadata().map_or(0, |log| log.len()) < LOG_BYTES_PATIENCE {
-                sleep(PAUSE);
+                pace.rest();
             }
         }
     }
     drop(source); // nothing holds the log any more
     drop(target);
-    file.sync_all().map_err(failed)?;
     for (mut from, to) in slow {
         copy_slowly(&mut from, &to)
             .map_err(|source| StorageError::Directory { path: to, source })?;
@@ -170,19 +176,19 @@ fn keep(names: Vec<PathBuf>, from: &Path, to: &Path) -> Result<Kept, (PathBuf, i
     Ok((kept, slow))
 }
 
-/// Copies a file no faster than the database, and syncs it.
+/// Copies a file no faster than the database.
 fn copy_slowly(from: &mut File, to: &Path) -> io::Result<()> {
     let mut output = File::create_new(to)?;
-    for step in 1_u64.. {
-        if io::copy(&mut from.take(STEP_BYTES), &mut output)? == 0 {
-            break;
+    let (mut pace, mut end) = (Pace::new(0), 0);
+    loop {
+        let copied = io::copy(&mut from.take(STEP_BYTES as u64), &mut output)?;
+        if copied == 0 {
+            return Ok(());
         }
-        if step % STEPS_SYNCED == 0 {
-            output.sync_data()?;
-        }
-        sleep(PAUSE);
+        end += copied;
+        pace.write_out(&output, end)?;
+        pace.rest();
     }
-    output.sync_all()
 }
 
 fn has_journal_id(source: &Connection) -> Result<bool, StorageError> {

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use catalog::backup::pace::{Pace, STEP_BYTES};
 use daemon::directory;
 use daemon::ownership::remedy;
 use serde::{Deserialize, Serialize};
@@ -190,7 +191,8 @@ pub fn write(
     }
     // Its owner's alone, and gone where it does not become the backup.
     let new = NamedTempFile::new_in(directory::of(file)).map_err(failed(file))?;
-    let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER_BYTES, new));
+    let output = new.as_file().try_clone().map_err(failed(file))?;
+    let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER_BYTES, Paced::new(output)));
     let mark = Mark {
         format: manifest.format,
         release: manifest.release.clone(),
@@ -220,16 +222,55 @@ pub fn write(
     }
     tar.append_data(&mut header(json.len() as u64), MANIFEST, &json[..])
         .map_err(failed(file))?;
-    let new = tar.into_inner().map_err(failed(file))?;
-    let new = new
-        .into_inner()
-        .map_err(|error| failed(file)(error.into_error()))?;
+    let mut output = tar.into_inner().map_err(failed(file))?;
+    output.flush().map_err(failed(file))?;
+    drop(output);
     new.as_file().sync_all().map_err(failed(file))?;
     // Whatever came there meanwhile stays.
     let persisted = new.persist_noclobber(file);
     persisted.map_err(|error| failed(file)(error.error))?;
     directory::sync(directory::of(file)).map_err(failed(file))?;
     Ok(manifest)
+}
+
+/// A file that is written in steps, so that others have the disk as well.
+struct Paced {
+    file: File,
+    pace: Pace,
+    /// How many bytes it has.
+    end: u64,
+    /// And how many it had at the last rest.
+    rested: u64,
+}
+
+impl Paced {
+    /// Of a file that has nothing yet.
+    fn new(file: File) -> Self {
+        Self {
+            file,
+            pace: Pace::new(0),
+            end: 0,
+            rested: 0,
+        }
+    }
+}
+
+impl Write for Paced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let step = &bytes[..bytes.len().min(STEP_BYTES)];
+        let written = self.file.write(step)?;
+        self.end += written as u64;
+        if self.end - self.rested >= STEP_BYTES as u64 {
+            self.rested = self.end;
+            self.pace.write_out(&self.file, self.end)?;
+            self.pace.rest();
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 fn header(bytes: u64) -> Header {

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{
-    Entry, IdempotencyKey, JournalId, ListingDigest, Protocol, ReplicaId, RowNumber,
+    Entry, IdempotencyKey, JournalId, LedgerEnd, ListingDigest, Protocol, ReplicaId, RowNumber,
     StockChangeKind, StockName,
 };
 use storage::StorageError;
@@ -517,17 +517,8 @@ async fn journal_id(client: &Client) -> Result<Option<JournalId>, StorageError> 
 /// All that a catalog goes on with.
 async fn load(client: &Client, term: i64, journal: JournalId) -> Result<Loaded, StorageError> {
     let listing = stocks::digest(&listings(client).await?);
-    let sql = "SELECT journal, checksum FROM identity";
-    let row = client.query_one(sql, &[]).await.map_err(of_read)?;
-    of_identity(journal, &listing).check(Some(get(&row, 1)?))?;
-    let (end, last) = read::end(client, term).await?;
-    let leadership = leadership(client, journal).await?;
-    if last.is_some_and(|row| row.epoch > leadership.epoch) {
-        return Err(StorageError::Damaged(format!(
-            "its journal has rows of a later epoch than {}",
-            leadership.epoch
-        )));
-    }
+    check_identity(client, journal, &listing).await?;
+    let (end, leadership) = head(client, term, journal).await?;
     let stocks = stocks(client).await?;
     // All of it is of this term: another server's, or another catalog's, is not.
     read::rows(client, term, end.rows, 1).await?;
@@ -540,6 +531,34 @@ async fn load(client: &Client, term: i64, journal: JournalId) -> Result<Loaded, 
         may_lack_rows: false,
         is_unbroken: false,
     })
+}
+
+/// Whether these are the stocks that the journal began with.
+async fn check_identity(
+    client: &Client,
+    journal: JournalId,
+    listing: &ListingDigest,
+) -> Result<(), StorageError> {
+    let sql = "SELECT journal, checksum FROM identity";
+    let row = client.query_one(sql, &[]).await.map_err(of_read)?;
+    of_identity(journal, listing).check(Some(get(&row, 1)?))
+}
+
+/// Where the journal ends, and who leads.
+async fn head(
+    client: &Client,
+    term: i64,
+    journal: JournalId,
+) -> Result<(LedgerEnd, Term), StorageError> {
+    let (end, last) = read::end(client, term).await?;
+    let leadership = leadership(client, journal).await?;
+    match last.is_some_and(|row| row.epoch > leadership.epoch) {
+        true => Err(StorageError::Damaged(format!(
+            "its journal has rows of a later epoch than {}",
+            leadership.epoch
+        ))),
+        false => Ok((end, leadership)),
+    }
 }
 
 async fn leadership(client: &Client, journal: JournalId) -> Result<Term, StorageError> {

@@ -155,6 +155,15 @@ impl SqliteStore {
         Ok(())
     }
 
+    /// Syncs nothing from now on, for a database that is begun again where the machine fails, and removed or synced by others
+    /// where it does not.
+    ///
+    /// # Errors
+    /// Where the database refuses.
+    pub fn forgo_syncs(&self) -> Result<(), StorageError> {
+        Ok(self.connection.pragma_update(None, "synchronous", "OFF")?)
+    }
+
     /// What is left to read of a large database as it was opened, for a thread of its own.
     pub fn unchecked(&mut self) -> Option<Unchecked> {
         self.unchecked.take()

@@ -1,31 +1,38 @@
 //! A journal as a whole: read beside the catalog that writes to it, and written into a database that has none.
 //!
-//! A reader sees what its writer was told is durable, and rows never change: so it takes no snapshot, which would keep the
-//! server from clearing away what each commit leaves of the writer's row.
+//! A reader sees what its writer was told is durable, and neither rows nor the stocks that the journal began with ever change:
+//! so it reads them in small pieces, between which others are served, and takes no snapshot, which would keep the server from
+//! clearing away what each commit leaves of the writer's row. The stocks as they are it does not read: rows make them.
 
 use catalog_core::{RefusedOrder, Stock, Term};
-use domain::{JournalId, LedgerEnd, Protocol, Row, RowNumber};
+use domain::{JournalId, LedgerEnd, ListingDigest, Protocol, Row, RowNumber};
 use storage::StorageError;
 use storage::rows::missing;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::connection::{Connection, Wanted};
 use super::error::{of_commit, of_read};
 use super::read;
-use super::rows::{REFUSED, REFUSED_ID, get, refused, signed};
+use super::rows::{REFUSED, REFUSED_ID, get, listing, refused, signed};
 use super::server::Server;
 use super::url::StoreUrl;
 use super::write::{Elected, Refused, Rows, Stocks};
-use super::{OpenError, PostgresError, journal_id, listings, load, protocol, schema};
-use crate::stocks::Listing;
-use crate::store::Loaded;
+use super::{OpenError, PostgresError, check_identity, head, journal_id, protocol, schema};
+use crate::stocks::{self, Listing};
 use crate::store::checksums::of_identity;
 
 /// How often another catalog may take over while a journal is read.
 const TERMS_MAX: u32 = 16;
 
-/// Orders that were refused, read at a time.
-const REFUSED_CHUNK: i64 = 4096;
+/// Orders that were refused, written at a time.
+const REFUSED_CHUNK: usize = 4096;
+
+/// A piece is found by an index, and not in all that there is, whatever the server takes a table for that it has not counted yet;
+/// and what that makes dear is not to be compiled for it.
+const PIECES: &str = "
+    SET enable_seqscan = off;
+    SET jit = off;
+";
 
 /// A database whose journal is read.
 pub struct Source {
@@ -34,9 +41,12 @@ pub struct Source {
     term: i64,
     terms: u32,
     url: StoreUrl,
-    pub loaded: Loaded,
-    /// The stocks that it began with.
-    pub listings: Vec<Listing>,
+    pub journal: JournalId,
+    /// Where it ended when it was opened.
+    end: LedgerEnd,
+    /// Who led then.
+    pub leadership: Term,
+    pub protocol: Protocol,
 }
 
 impl std::fmt::Debug for Source {
@@ -48,13 +58,13 @@ impl std::fmt::Debug for Source {
 }
 
 impl Source {
-    /// Reads what there is, but for the rows, at the server of the newest history: one that was replaced and does not know
+    /// Reads where it ends and who leads, at the server of the newest history: one that was replaced and does not know
     /// that has rows, too.
     ///
     /// # Errors
     /// Where there is no journal, or it cannot be read.
     pub async fn open(url: &StoreUrl) -> Result<Self, OpenError> {
-        let (connection, server) = Connection::open(url, &Wanted::Newest { seen: None }).await?;
+        let (connection, server) = connect(url, None).await?;
         let client = &connection.client;
         let none = || PostgresError::NoJournal(url.to_string());
         if schema::version(client).await?.is_none() {
@@ -62,21 +72,53 @@ impl Source {
         }
         let journal = journal_id(client).await?.ok_or_else(none)?;
         let term = term(client).await?;
-        let (loaded, listings) = (load(client, term, journal).await?, listings(client).await?);
+        let (end, leadership) = head(client, term, journal).await?;
+        let protocol = protocol::read(client).await?;
+        // All of it is of this term: another server's, or another catalog's, is not.
+        read::rows(client, term, end.rows, 1).await?;
         Ok(Self {
             connection,
             server,
             term,
             terms: 1,
             url: url.clone(),
-            loaded,
-            listings,
+            journal,
+            end,
+            leadership,
+            protocol,
         })
     }
 
     /// Where the journal ended when it was opened.
     pub fn end(&self) -> LedgerEnd {
-        self.loaded.state.leadership().end
+        self.end
+    }
+
+    /// So many of the stocks that it began with, after one of them by name, in the order of their names.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub async fn listings(&mut self, after: &str, count: usize) -> Result<Vec<Listing>, OpenError> {
+        loop {
+            match listings(&self.connection.client, after, count).await {
+                Ok(listings) => return Ok(listings),
+                Err(StorageError::Server(_)) if self.terms < TERMS_MAX => self.follow().await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Whether these are all the stocks that it began with, and their digest.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] where they are not.
+    pub async fn check_listings(
+        &self,
+        listings: &[Listing],
+    ) -> Result<ListingDigest, StorageError> {
+        let digest = stocks::digest(listings);
+        check_identity(&self.connection.client, self.journal, &digest).await?;
+        Ok(digest)
     }
 
     /// So many rows from a number on, whichever catalog writes meanwhile.
@@ -101,12 +143,9 @@ impl Source {
     /// Another catalog writes, or another server serves.
     async fn follow(&mut self) -> Result<(), OpenError> {
         let terms = self.terms + 1;
-        let wanted = Wanted::Newest {
-            seen: Some(self.server.clone()),
-        };
-        let (connection, server) = Connection::open(&self.url, &wanted).await?;
+        let (connection, server) = connect(&self.url, Some(self.server.clone())).await?;
         let journal = journal_id(&connection.client).await?;
-        if journal != Some(self.loaded.journal) {
+        if journal != Some(self.journal) {
             let other = StorageError::Server("the database has another journal by now".into());
             return Err(other.into());
         }
@@ -115,21 +154,55 @@ impl Source {
         Ok(())
     }
 
-    /// Orders that were refused, after one of them by its id; in the order in which they were.
+    /// So many orders that were refused, after one of them by its id; in the order in which they were.
     ///
     /// # Errors
     /// Where they cannot be read.
-    pub async fn refused(&self, after: i64) -> Result<Vec<(i64, RefusedOrder)>, StorageError> {
+    pub async fn refused(
+        &self,
+        after: i64,
+        count: usize,
+    ) -> Result<Vec<(i64, RefusedOrder)>, StorageError> {
         let sql = format!("SELECT {REFUSED} FROM refused WHERE id > $1 ORDER BY id LIMIT $2");
         let client = &self.connection.client;
-        let found = client.query(&sql, &[&after, &REFUSED_CHUNK]).await;
-        let found = found.map_err(of_read)?;
+        let count = limit(count);
+        let found = client
+            .query_typed(&sql, &[(&after, Type::INT8), (&count, Type::INT8)])
+            .await
+            .map_err(of_read)?;
         let one = |row: &tokio_postgres::Row| {
             let id = get(row, REFUSED_ID)?;
-            Ok((id, refused(row, self.loaded.journal)?))
+            Ok((id, refused(row, self.journal)?))
         };
         found.iter().map(one).collect()
     }
+}
+
+/// To the server of the newest history, none that the one seen before has replaced.
+async fn connect(url: &StoreUrl, seen: Option<Server>) -> Result<(Connection, Server), OpenError> {
+    let (connection, server) = Connection::open(url, &Wanted::Newest { seen }).await?;
+    let client = &connection.client;
+    client.batch_execute(PIECES).await.map_err(of_read)?;
+    Ok((connection, server))
+}
+
+/// See [`Source::listings`].
+async fn listings(
+    client: &tokio_postgres::Client,
+    after: &str,
+    count: usize,
+) -> Result<Vec<Listing>, StorageError> {
+    let sql = "SELECT name, price, quantity FROM listing WHERE name > $1 ORDER BY name LIMIT $2";
+    let count = limit(count);
+    let found = client
+        .query_typed(sql, &[(&after, Type::TEXT), (&count, Type::INT8)])
+        .await
+        .map_err(of_read)?;
+    found.iter().map(listing).collect()
+}
+
+fn limit(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 async fn term(client: &tokio_postgres::Client) -> Result<i64, StorageError> {
@@ -284,7 +357,7 @@ impl Target {
                 .map_err(of_read)?;
         }
         let mut last = 0;
-        for chunk in refused.chunks(REFUSED_CHUNK as usize) {
+        for chunk in refused.chunks(REFUSED_CHUNK) {
             let refused = Refused::of(chunk, head.journal, last);
             let values: [&(dyn ToSql + Sync); 9] = [
                 &refused.ids,
