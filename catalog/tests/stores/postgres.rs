@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use domain::{Epoch, IdempotencyKey, Order, Protocol, RowNumber, Side};
+use domain::{Epoch, IdempotencyKey, Order, Price, Protocol, RowNumber, Side, StockName};
 use rustix::process::Signal;
 use storage::StorageError;
 use test_postgres::certificates::Certificates;
@@ -11,11 +11,13 @@ use test_postgres::{Cluster, Options, SUPERUSER};
 use tokio::sync::watch;
 use tonic::async_trait;
 
-use catalog::stocks::built_in;
+use catalog::backup;
+use catalog::stocks::{Listing, built_in};
 use catalog::store::postgres::transfer::Source;
 use catalog::store::postgres::{
     COMMIT_TIME_MAX, NewJournal, OpenError, OpenOptions, PostgresError, PostgresStore, StoreUrl,
 };
+use catalog::store::sqlite::SqliteStore;
 use catalog::store::{Journal, Loaded, Store, random_journal};
 use catalog_core::{PriorOutcome, Rules, Staged};
 
@@ -718,6 +720,56 @@ async fn a_server_that_was_replaced_is_not_taken_for_the_one_that_replaced_it() 
             && told.contains("synchronous_standby_names is empty"),
         "{told}"
     );
+}
+
+/// Stocks, rows and orders that were refused are read in steps.
+#[tokio::test]
+async fn a_backup_is_whole_however_many_steps_it_takes() {
+    const MANY: usize = 2 * backup::pace::STEP_ROWS + 88;
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let listing = |number: usize| Listing {
+        name: StockName::new(&format!("stock-{number}")).unwrap(),
+        price: Price::from_minor(100).unwrap(),
+        quantity: 1,
+    };
+    let new = NewJournal {
+        id: random_journal().unwrap(),
+        listings: (0..MANY).map(listing).collect(),
+    };
+    let begun = OpenOptions {
+        new: Some(new),
+        ..options(&place.url)
+    };
+    let mut store = open(begun).await.unwrap();
+    let mut state = store.load().await.unwrap().state;
+    commit(&mut store, &mut state, |staged| {
+        staged.elect(Epoch(0), replica(2));
+        for number in 0..MANY {
+            let stock = format!("stock-{number}");
+            buy(staged, &format!("bought-{number}"), &stock, 1);
+            buy(staged, &format!("refused-{number}"), &stock, 1);
+        }
+    })
+    .await;
+    let (dir, url) = (
+        tempfile::tempdir().unwrap(),
+        StoreUrl::parse(&place.url).unwrap(),
+    );
+    let copied = backup::server::copy(&url, dir.path(), || ()).await;
+    copied.unwrap();
+    let checked = backup::check(dir.path()).unwrap();
+    assert_eq!(checked.end, state.leadership().end);
+    let mut copy = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(copy.listings().unwrap().len(), MANY);
+    assert_eq!(copy.refused().unwrap().len(), MANY);
+    assert!(copy.load().unwrap().state.stocks().eq(state.stocks()));
+    // A step that lacks one is not taken for whole.
+    place.sql("DELETE FROM listing WHERE name = 'stock-300'");
+    let again = tempfile::tempdir().unwrap();
+    let refused = backup::server::copy(&url, again.path(), || ()).await;
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains("not as it was written"), "{said}");
 }
 
 #[tokio::test]
