@@ -58,7 +58,8 @@ swaps: wasm-target ## swap policies under full load: 1,000 changes, a million re
 	BAZAAR_SWAPS_CHANGES=$(or $(CHANGES),43) BAZAAR_SWAPS_REPLIES=$(or $(REPLIES),1000000) \
 	BAZAAR_SWAPS_P99_PERCENT=$(or $(P99_PERCENT),120) BAZAAR_SWAPS_MEMORY=$(or $(MEMORY),10000) \
 	BAZAAR_SWAPS_SECONDS=$(or $(PAIRS),20) $(if $(P999_TIMES),BAZAAR_SWAPS_P999_TIMES=$(P999_TIMES)) \
-	cargo test --release --test integration swaps:: -- --nocapture --test-threads=1
+	BAZAAR_PROBATION_KEPT_PERCENT=$(or $(KEPT_PERCENT),80) \
+	cargo test --release --test integration -- swaps:: probation::who_finds --nocapture --test-threads=1
 
 bombs: wasm-target ## compile bombs: SEEDS=400 made at random, and what one costs clients, PAIRS=8 of MS=4000
 	BAZAAR_BOMBS_SEEDS=$(or $(SEEDS),400) BAZAAR_BOMBS_PAIRS=$(or $(PAIRS),8) BAZAAR_BOMBS_MS=$(or $(MS),4000) \

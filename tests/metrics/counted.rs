@@ -111,7 +111,11 @@ fn leases_are_counted_as_they_are_renewed_and_run_out_and_trades_that_wait_for_t
     assert!(took > LONG, "it took {took} s");
     assert_eq!(long_after, long + 1.0, "of {sum} s, then {sum_after} s");
     let waited_for = sum_after - sum;
-    assert!((LONG..took).contains(&waited_for), "{waited_for} of {took}");
+    // An order that is not answered within a second is asked about once more, and then waits as well.
+    assert!(
+        (LONG..2.0 * took).contains(&waited_for),
+        "{waited_for} of {took}"
+    );
     assert_eq!(of_catalog("expired"), expired + 1.0);
 
     wait_until("it to have noticed, and another lease", || {

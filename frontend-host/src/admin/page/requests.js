@@ -12,11 +12,11 @@ export function showTiles({ now, last, minute, history }) {
   const per = (value) => (seconds ? value / seconds : undefined);
   const asked = last && routes(last);
   const all = asked?.reduce((sum, route) => sum + route.count, 0);
-  const lately = minute ? routes(minute) : [];
-  const requests = lately.reduce((sum, route) => sum + route.count, 0);
-  const failed = lately.reduce((sum, route) => sum + route.failed, 0);
+  const recent = minute ? routes(minute) : [];
+  const requests = recent.reduce((sum, route) => sum + route.count, 0);
+  const failed = recent.reduce((sum, route) => sum + route.failed, 0);
   const failing = asked?.reduce((sum, route) => sum + route.failed, 0);
-  const trade = lately.find(({ name }) => name === "trade");
+  const trade = recent.find(({ name }) => name === "trade");
   const traded = last && trades(last).traded;
   const lags = now.replicas.map((replica) => [replica, lagOf(replica, now)]);
   const known = lags.filter(([, lag]) => lag);
