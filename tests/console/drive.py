@@ -106,7 +106,7 @@ def wish(what: str) -> str:
 
 
 # A phone where there is little network: less in a second than there is to say in it.
-SLOW = {"offline": False, "latency": 400, "downloadThroughput": 5_000, "uploadThroughput": 5_000}
+SLOW_NETWORK = {"offline": False, "latency": 400, "downloadThroughput": 5_000, "uploadThroughput": 5_000}
 
 
 class Operator:
@@ -350,7 +350,7 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         far.page.goto(url)
         devtools = far.context.new_cdp_session(far.page)
         devtools.send("Network.enable")
-        devtools.send("Network.emulateNetworkConditions", SLOW)
+        devtools.send("Network.emulateNetworkConditions", SLOW_NETWORK)
         far.page.get_by_label("Token").fill(token)
         far.page.get_by_role("button", name="Open the console").click()
 
