@@ -9,6 +9,12 @@ use test_postgres::{PROGRAMS_DIR, programs, skip};
 /// What the tests over PostgreSQL have in their names.
 const FILTER: &str = "postgres";
 
+/// Tests of servers that encrypt, which that one was not built for.
+const ENCRYPTING: [&str; 2] = [
+    "--skip=with_verify_full_only_the_host",
+    "--skip=a_server_is_believed_by_the_authorities",
+];
+
 #[test]
 fn over_the_newest_server_all_of_it_holds() {
     if env::var_os(PROGRAMS_DIR).is_some() {
@@ -25,6 +31,7 @@ fn over_the_newest_server_all_of_it_holds() {
     let this = env::current_exe().expect("this runs");
     let output = Command::new(this)
         .arg(FILTER)
+        .args(ENCRYPTING)
         .env(PROGRAMS_DIR, newest.programs())
         .output();
     let output = output.expect("it can be run");

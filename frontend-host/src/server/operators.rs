@@ -122,7 +122,7 @@ impl OperatorConnection {
         });
         let http = server.serve_connection(socket, service).into_owned();
         let served = Served::new(Box::pin(http), progress, finish);
-        served.to_its_end(Connected(address)).await;
+        served.run(Connected(address)).await;
     }
 }
 

@@ -151,7 +151,7 @@ impl Served {
     }
 
     /// Serves it until it ends, its client takes too long, or is to be served no more.
-    pub(super) async fn to_its_end(mut self, mut client: impl Client) {
+    pub(super) async fn run(mut self, mut client: impl Client) {
         let mut checks = interval(CHECK_INTERVAL);
         let mut ending = Ending::No;
         poll_fn(|cx| {

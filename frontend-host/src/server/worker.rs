@@ -165,7 +165,7 @@ async fn serve(accepted: Accepted) {
         shown: tls.zip(chain),
         look_again_at: Instant::now() + BELIEVED_FOR,
     };
-    served.to_its_end(client).await;
+    served.run(client).await;
 }
 
 /// A client of a worker's, and what it has shown, if anything.

@@ -28,8 +28,11 @@ fn a_gateway_whose_state_is_lost_or_damaged_is_closed_and_says_what_was_active()
     let lose = |state: &Path| fs::remove_file(state).unwrap();
     let empty = |state: &Path| fs::write(state, b"").unwrap();
     let cut_off = |state: &Path| fs::write(state, br#"{"format":1,"started_with":"bu"#).unwrap();
-    let ways: [(&str, &dyn Fn(&Path)); 3] =
-        [("lost", &lose), ("empty", &empty), ("cut off", &cut_off)];
+    let ways = [
+        ("lost", lose as fn(&Path)),
+        ("empty", empty),
+        ("cut off", cut_off),
+    ];
     for (name, damage) in ways {
         let dir = tempfile::tempdir().unwrap();
         let before = started(dir.path(), DEFAULT_POLICY);
