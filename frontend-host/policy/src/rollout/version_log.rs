@@ -310,7 +310,7 @@ impl VersionLog {
     pub(super) fn release(&mut self) -> Result<(), VersionLogError> {
         let unwritten = self.unwritten.take().unwrap_or_default();
         let Some(last) = unwritten.last() else {
-            return Ok(());
+            return self.begin();
         };
         for change in &unwritten {
             self.append(change)?;

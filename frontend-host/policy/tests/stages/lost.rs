@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use frontend_policy::{DEFAULT_POLICY, RequestParts, Undecided, Versions};
+use frontend_policy::{DEFAULT_POLICY, RequestParts, Undecided, VersionLog, Versions};
 use http::{HeaderMap, Method};
 
-use super::{active, guest, operator, started};
+use super::{active, guest, operator, started, versions};
 
 /// Whether a request is decided.
 fn decided(versions: &Versions) -> Result<(), Undecided> {
@@ -83,4 +83,20 @@ fn a_gateway_that_has_nothing_to_forget_is_open() {
         (active(&other).as_str(), decided(&other)),
         ("marked", Ok(()))
     );
+}
+
+/// It holds its changes until the gateway before it is gone, which may have been of a release that saves no such state.
+#[test]
+fn a_gateway_that_took_another_one_s_place_has_a_state_of_its_own_once_it_is_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("policies/state.json");
+    let log = VersionLog::open(dir.path(), DEFAULT_POLICY).unwrap().held();
+    let successor = versions(Some(log), DEFAULT_POLICY);
+    assert!(!state.exists(), "the disk is the other one's");
+    successor.release();
+    assert!(state.exists());
+    successor.note("raise", &operator()).unwrap();
+    drop(successor);
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(decided(&after), Ok(()), "nothing was lost");
 }
