@@ -98,16 +98,28 @@ fn a_catalog_that_is_killed_with_a_full_disk_has_every_acknowledged_order() {
     bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
 }
 
+/// So often a bazaar is started for one that the highest replica leads.
+const STARTS_MAX: usize = 5;
+
 #[test]
 fn a_replica_whose_disk_is_full_is_not_missed_whether_it_leads_or_follows() {
     for leads in [true, false] {
         // The default policy has the highest lead.
         let full = Server::Order(if leads { 3 } else { 1 });
-        let Some(mut bazaar) = with_small_disk(full) else {
+        // Which on a busy machine may be there too late to lead from the start on.
+        let start = || {
+            let bazaar = with_small_disk(full)?;
+            bazaar.trade(&Order::sell(1, "nvidia"));
+            Some(bazaar)
+        };
+        let mut starts = (0..STARTS_MAX).map_while(|_| start());
+        let Some(mut bazaar) = starts.find(|bazaar| bazaar.leader() == 3) else {
+            assert!(
+                with_small_disk(full).is_none(),
+                "another one leads each time"
+            );
             return;
         };
-        bazaar.trade(&Order::sell(1, "nvidia"));
-        assert_eq!(bazaar.leader(), 3);
         bazaar.disk(full).fill();
         for _ in 0..600 {
             let answer = bazaar.order(&Order::sell(1, "nvidia"));
