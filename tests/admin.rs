@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use frontend_host::config::{ADMIN_CONNECTIONS_MAX, SEND_TIME_MAX};
@@ -23,6 +24,15 @@ const TOKEN: &str = "s3cr3t";
 fn bazaar_with_token() -> Bazaar {
     Bazaar::start(Options {
         gateway_flags: vec![format!("--admin-token={TOKEN}")],
+        ..Options::default()
+    })
+}
+
+/// Its token is `first`, until the file says another one.
+fn bazaar_with_token_file(file: &Path) -> Bazaar {
+    fs::write(file, "first\n").unwrap();
+    Bazaar::start(Options {
+        gateway_flags: vec![format!("--admin-token-file={}", file.display())],
         ..Options::default()
     })
 }
@@ -288,11 +298,7 @@ fn a_token_for_reading_alone_or_for_everything_is_refused() {
 fn a_token_that_is_replaced_in_its_file_is_asked_for_from_then_on() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
-    fs::write(&file, "first\n").unwrap();
-    let bazaar = Bazaar::start(Options {
-        gateway_flags: vec![format!("--admin-token-file={}", file.display())],
-        ..Options::default()
-    });
+    let bazaar = bazaar_with_token_file(&file);
     let is_let_in = |token: &str| {
         let bearer = format!("Bearer {token}");
         let answer = ask(&bazaar, "GET", "/status", &[("authorization", &bearer)]);
@@ -325,11 +331,7 @@ fn read_to(wanted: &str, from: &mut TcpStream) {
 fn what_goes_out_to_an_operator_ends_once_their_token_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
-    fs::write(&file, "first\n").unwrap();
-    let bazaar = Bazaar::start(Options {
-        gateway_flags: vec![format!("--admin-token-file={}", file.display())],
-        ..Options::default()
-    });
+    let bazaar = bazaar_with_token_file(&file);
     let asked = ["POST /policy/recording?seconds=600", "GET /console/events"];
     let streams = asked.map(|asked| {
         let mut stream = TcpStream::connect(bazaar.admin_address()).unwrap();

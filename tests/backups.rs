@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use test_postgres::{Cluster, Options as Servers};
+use test_postgres::Cluster;
 
 use crate::harness::{Bazaar, Options, Order, Server, Trades, run, run_ok, skip, wait_until};
 use crate::on_postgres;
@@ -489,16 +489,11 @@ fn what_is_not_as_it_was_written_is_no_backup() {
     }
 }
 
-fn replicated() -> Option<Cluster> {
-    Cluster::start(&Servers {
-        standby: true,
-        ..Servers::default()
-    })
-}
-
 #[test]
 fn a_catalog_in_postgresql_is_backed_up_while_it_serves_and_restored_elsewhere() {
-    let Some(cluster) = replicated() else { return };
+    let Some(cluster) = Cluster::replicated() else {
+        return;
+    };
     let (_dir, file) = backup();
     let lost = cluster.database("lost");
     let mut bazaar = on_postgres::start(&lost, 1);
@@ -541,7 +536,9 @@ fn a_catalog_in_postgresql_is_backed_up_while_it_serves_and_restored_elsewhere()
 
 #[test]
 fn a_backup_of_one_kind_of_catalog_becomes_the_other_kind() {
-    let Some(cluster) = replicated() else { return };
+    let Some(cluster) = Cluster::replicated() else {
+        return;
+    };
     let (dir, file) = backup();
     let mut bazaar = Bazaar::start_default();
     trade(&bazaar, 5);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rpc::connect::{Security, lazy};
-use test_postgres::{Cluster, Options as Servers, free_port};
+use test_postgres::{Cluster, free_port};
 
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -176,10 +176,7 @@ fn every_service_says_of_which_release_it_is() {
 
 #[test]
 fn of_two_catalogs_one_says_that_it_is_active_and_the_other_that_it_stands_by() {
-    let Some(cluster) = Cluster::start(&Servers {
-        standby: true,
-        ..Servers::default()
-    }) else {
+    let Some(cluster) = Cluster::replicated() else {
         return;
     };
     let mut bazaar = start(&cluster.database("bazaar"), 2);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
+use test_postgres::Cluster;
 use test_postgres::proxy::{Proxy, Replies};
-use test_postgres::{Cluster, Options as Servers};
 
 use crate::harness::{Bazaar, Options, Order, Raise, Server, run, try_request, wait_until};
 
@@ -129,6 +129,14 @@ pub fn trade_while(
     })
 }
 
+/// Waits until so many more orders are made.
+fn more_orders(made: &AtomicU64, orders: u64) {
+    let before = made.load(Ordering::SeqCst);
+    wait_until("more orders", || {
+        made.load(Ordering::SeqCst) >= before + orders
+    });
+}
+
 /// How many there are; `None` where nobody knows at the moment.
 fn read(address: SocketAddr, stock: &str) -> Option<i64> {
     let target = format!("/stocks/{stock}");
@@ -163,22 +171,17 @@ pub fn judge(bazaar: &Bazaar, orders: &BTreeMap<u64, (String, Order)>) {
 
 #[test]
 fn a_catalog_on_postgres_is_killed_under_load_and_nothing_is_lost_or_made_twice() {
-    let Some(cluster) = Cluster::start(&Servers {
-        standby: true,
-        ..Servers::default()
-    }) else {
+    let Some(cluster) = Cluster::replicated() else {
         return;
     };
     let mut bazaar = start(&cluster.database("bazaar"), 1);
     let orders = trade_while(&mut bazaar, |bazaar, made| {
         for _ in 0..3 {
-            let before = made.load(Ordering::SeqCst);
-            wait_until("more orders", || made.load(Ordering::SeqCst) > before + 20);
+            more_orders(made, 20);
             bazaar.kill_catalog();
             bazaar.restart_catalog();
         }
-        let before = made.load(Ordering::SeqCst);
-        wait_until("more orders", || made.load(Ordering::SeqCst) > before + 20);
+        more_orders(made, 20);
     });
     judge(&bazaar, &orders);
     // It reads all of it, and compares, at every start.
@@ -191,10 +194,7 @@ fn a_catalog_on_postgres_is_killed_under_load_and_nothing_is_lost_or_made_twice(
 
 #[test]
 fn a_catalog_that_is_cut_off_from_postgres_ends_and_its_next_start_knows_what_was_made() {
-    let Some(cluster) = Cluster::start(&Servers {
-        standby: true,
-        ..Servers::default()
-    }) else {
+    let Some(cluster) = Cluster::replicated() else {
         return;
     };
     let proxy = Proxy::to(cluster.port());
@@ -204,8 +204,7 @@ fn a_catalog_that_is_cut_off_from_postgres_ends_and_its_next_start_knows_what_wa
     let mut bazaar = start(&url, 1);
     let orders = trade_while(&mut bazaar, |bazaar, made| {
         for replies in [Replies::Break, Replies::Lose] {
-            let before = made.load(Ordering::SeqCst);
-            wait_until("more orders", || made.load(Ordering::SeqCst) > before + 20);
+            more_orders(made, 20);
             proxy.set(replies);
             let catalog = bazaar.server(Server::Catalog);
             wait_until("the catalog to end", || !catalog.is_running());
@@ -217,8 +216,7 @@ fn a_catalog_that_is_cut_off_from_postgres_ends_and_its_next_start_knows_what_wa
             proxy.set(Replies::Pass);
             bazaar.restart_catalog();
         }
-        let before = made.load(Ordering::SeqCst);
-        wait_until("more orders", || made.load(Ordering::SeqCst) > before + 20);
+        more_orders(made, 20);
     });
     judge(&bazaar, &orders);
     bazaar.stop();
@@ -227,23 +225,14 @@ fn a_catalog_that_is_cut_off_from_postgres_ends_and_its_next_start_knows_what_wa
 /// A server is promoted that lacks the last orders, as where a cluster is not strict about its synchronous standbys.
 #[test]
 fn what_a_promoted_server_lacks_comes_back_from_the_replicas() {
-    let Some(mut cluster) = Cluster::start(&Servers {
-        standby: true,
-        ..Servers::default()
-    }) else {
+    let Some(mut cluster) = Cluster::replicated() else {
         return;
     };
     let mut bazaar = start(&cluster.database("bazaar"), 1);
     let orders = trade_while(&mut bazaar, |bazaar, made| {
-        let more = |orders| {
-            let before = made.load(Ordering::SeqCst);
-            wait_until("more orders", || {
-                made.load(Ordering::SeqCst) >= before + orders
-            });
-        };
-        more(20);
+        more_orders(made, 20);
         cluster.copy_standby();
-        more(60);
+        more_orders(made, 60);
         bazaar.kill_catalog();
         cluster.promote_copy();
         let logged = bazaar.server(Server::Catalog).log().len();
@@ -252,7 +241,7 @@ fn what_a_promoted_server_lacks_comes_back_from_the_replicas() {
             let said = &bazaar.server(Server::Catalog).log()[logged..];
             said.contains("put back rows that the database had lost")
         });
-        more(20);
+        more_orders(made, 20);
     });
     judge(&bazaar, &orders);
     // Nothing is missing any more, nor is that suspected.
@@ -270,10 +259,7 @@ fn what_a_promoted_server_lacks_comes_back_from_the_replicas() {
 /// What the promoted server lacks one replica alone has, and that one is away: nothing shows that anything is missing.
 #[test]
 fn a_promoted_server_is_not_believed_before_every_replica_is_heard() {
-    let Some(mut cluster) = Cluster::start(&Servers {
-        standby: true,
-        ..Servers::default()
-    }) else {
+    let Some(mut cluster) = Cluster::replicated() else {
         return;
     };
     let mut bazaar = start(&cluster.database("bazaar"), 1);
@@ -324,10 +310,7 @@ fn a_promoted_server_is_not_believed_before_every_replica_is_heard() {
 
 #[test]
 fn trades_wait_for_the_standby_and_go_on_when_it_is_back() {
-    let Some(cluster) = Cluster::start(&Servers {
-        standby: true,
-        ..Servers::default()
-    }) else {
+    let Some(cluster) = Cluster::replicated() else {
         return;
     };
     let bazaar = start(&cluster.database("bazaar"), 1);

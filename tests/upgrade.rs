@@ -12,7 +12,7 @@ mod rolling;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use test_postgres::{Cluster, Options as Servers};
+use test_postgres::Cluster;
 
 use crate::harness::{Bazaar, Options, Order, Server, alone, run, run_ok, wait_until};
 use clients::{Clients, Endpoint, Followers, Load, Way, under_load, while_followed};
@@ -314,11 +314,7 @@ fn nor_where_services_and_clients_speak_tls() {
 #[test]
 #[ignore = "wants the release before: make upgrade"]
 fn nor_where_two_catalogs_have_their_truth_in_postgresql() {
-    let replicated = Servers {
-        standby: true,
-        ..Servers::default()
-    };
-    let Some(cluster) = Cluster::start(&replicated) else {
+    let Some(cluster) = Cluster::replicated() else {
         return;
     };
     let options = Options {

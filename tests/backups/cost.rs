@@ -9,7 +9,9 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{replicated, take, text};
+use test_postgres::Cluster;
+
+use super::{take, text};
 use crate::harness::{Bazaar, Options, Spread, Trades, alone, number, run_ok};
 
 /// Enough for a backup to take a while.
@@ -82,7 +84,9 @@ fn what_backups_cost_trades() {
 #[ignore = "measures: make backups"]
 fn what_backups_of_postgresql_cost_trades() {
     let _alone = alone();
-    let Some(cluster) = replicated() else { return };
+    let Some(cluster) = Cluster::replicated() else {
+        return;
+    };
     let url = cluster.database("bazaar");
     let bazaar = Bazaar::start(Options {
         store: Some(url.clone()),

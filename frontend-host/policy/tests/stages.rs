@@ -22,6 +22,7 @@ use tokio_stream::StreamExt as _;
 use crate::machine_code;
 
 mod behind;
+mod configurations;
 mod failing;
 mod lost;
 mod rollouts;

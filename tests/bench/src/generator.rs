@@ -3,7 +3,7 @@
 //! - [`wrk`]: HTTP/1.1, by wrk;
 //! - [`put`]: etcd's own gRPC, which wrk does not speak;
 //! - [`publish`]: NATS' own protocol, the same;
-//! - [`tally`]: what these two measured;
+//! - [`clients`]: how these two drive a server, and [`tally`]: what they measured;
 //! - pgbench is started by [`crate::contender::postgres`], since it speaks to nothing else.
 //!
 //! All are closed loops: a connection sends its next request when the answer is there.
@@ -11,6 +11,7 @@
 pub mod wrk;
 pub mod put;
 pub mod publish;
+pub mod clients;
 pub mod tally;
 
 use std::ffi::OsStr;

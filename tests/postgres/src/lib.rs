@@ -116,6 +116,14 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// One with a standby that commits wait for.
+    pub fn replicated() -> Option<Self> {
+        Self::start(&Options {
+            standby: true,
+            ..Options::default()
+        })
+    }
+
     fn make(&self, options: &Options) {
         let data = self.data("primary");
         let mut line = command(self.programs.join("initdb"));

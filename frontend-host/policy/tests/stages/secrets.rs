@@ -9,7 +9,7 @@ use frontend_policy::{
 };
 use tempfile::TempDir;
 
-use super::way_back::{configured, said};
+use super::configurations::{configured, said};
 use super::{PROBATION, active, all, guest, operator};
 
 const CONFIG: &str = "say ${file:key}";

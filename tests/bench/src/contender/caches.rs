@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use policy_build::Builder;
 
@@ -136,6 +137,24 @@ fn answers(address: SocketAddr) -> bool {
     http::get(address, PATH).is_ok_and(|answer| answer.status == 200)
 }
 
+/// Starts a caching proxy in front of the origin, and waits until it answers from its cache.
+fn start(
+    name: &str,
+    address: SocketAddr,
+    dir: &Path,
+    line: Command,
+    origin: &Origin,
+) -> Result<Cache, Error> {
+    let process = Process::start(name, dir, line)?;
+    let started = Started {
+        name,
+        lacks: STALE,
+        address,
+        dir,
+    };
+    Cache::wait_cached(started, process, origin)
+}
+
 /// nginx with `proxy_cache`: a worker for each processor.
 pub fn nginx(site: &Site, origin: &Origin) -> Result<Cache, Error> {
     let dir = site.make_dir("nginx")?;
@@ -155,14 +174,7 @@ pub fn nginx(site: &Site, origin: &Origin) -> Result<Cache, Error> {
     write(&file, &config)?;
     let mut line = command(find("nginx")?);
     line.arg("-p").arg(&dir).arg("-c").arg(&file);
-    let process = Process::start("nginx", &dir, line)?;
-    let started = Started {
-        name: "nginx",
-        lacks: STALE,
-        address,
-        dir: &dir,
-    };
-    Cache::wait_cached(started, process, origin)
+    start("nginx", address, &dir, line, origin)
 }
 
 /// HAProxy with its cache: a thread for each processor.
@@ -181,14 +193,7 @@ pub fn haproxy(site: &Site, origin: &Origin) -> Result<Cache, Error> {
     write(&file, &config)?;
     let mut line = command(find("haproxy")?);
     line.arg("-db").arg("-f").arg(&file);
-    let process = Process::start("haproxy", &dir, line)?;
-    let started = Started {
-        name: "haproxy",
-        lacks: STALE,
-        address,
-        dir: &dir,
-    };
-    Cache::wait_cached(started, process, origin)
+    start("haproxy", address, &dir, line, origin)
 }
 
 /// Varnish with objects in memory, and its usual pools of threads.
@@ -213,14 +218,7 @@ pub fn varnish(site: &Site, origin: &Origin) -> Result<Cache, Error> {
         .arg(&file)
         // Connections are kept for as long as clients want them.
         .args(["-p", "timeout_idle=3600"]);
-    let process = Process::start("varnish", &dir, line)?;
-    let started = Started {
-        name: "varnish",
-        lacks: STALE,
-        address,
-        dir: &dir,
-    };
-    Cache::wait_cached(started, process, origin)
+    start("varnish", address, &dir, line, origin)
 }
 
 /// `wasmtime serve` with a component that answers at once, in an instance that it keeps.

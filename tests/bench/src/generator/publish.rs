@@ -5,14 +5,13 @@
 
 use std::io::{self, BufRead as _, ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::task::JoinSet;
 
-use super::tally::Tally;
+use super::clients::{Client, Clients};
 use super::{Figures, ORDER};
 use crate::error::Error;
 
@@ -35,60 +34,28 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Where to publish, and for how long.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Publishes {
-    /// A server of the cluster
-    #[arg(long)]
-    pub address: SocketAddr,
-    /// How many clients, each with a connection of its own
-    #[arg(long)]
-    pub connections: u32,
-    /// For how long
-    #[arg(long)]
-    pub seconds: u64,
+    #[command(flatten)]
+    pub clients: Clients,
 }
 
 impl Publishes {
     /// Drives the cluster from this thread.
     pub fn send(&self) -> Result<Figures, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(Error::machine("cannot start a runtime"))?;
-        runtime
-            .block_on(self.drive())
-            .map_err(|error| Error::Failed {
-                program: "publish".to_owned(),
-                output: error.to_string(),
-            })
-    }
-
-    async fn drive(&self) -> io::Result<Figures> {
-        let mut clients = Vec::new();
-        for number in 0..self.connections {
-            clients.push(Client::connect(self.address, number).await?);
-        }
-        let start = Instant::now();
-        let end = start + Duration::from_secs(self.seconds);
-        let mut running = JoinSet::new();
-        for client in clients {
-            running.spawn(client.publish_until(end));
-        }
-        let mut tally = Tally::new();
-        while let Some(ended) = running.join_next().await {
-            tally.add(&ended.map_err(io::Error::other)??);
-        }
-        Ok(tally.figures(start.elapsed()))
+        let address = self.clients.address;
+        let connect = async |number: u32| Publisher::connect(address, number).await;
+        self.clients.drive("publish", connect)
     }
 }
 
 /// One connection.
-struct Client {
+struct Publisher {
     lines: BufReader<OwnedReadHalf>,
     server: OwnedWriteHalf,
     /// What publishes an order, and asks for the acknowledgement.
     publish: String,
 }
 
-impl Client {
+impl Publisher {
     async fn connect(address: SocketAddr, number: u32) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -101,22 +68,6 @@ impl Client {
             server,
             publish: format!("PUB {SUBJECT} {inbox} {}\r\n{ORDER}\r\n", ORDER.len()),
         })
-    }
-
-    async fn publish_until(mut self, end: Instant) -> io::Result<Tally> {
-        let mut tally = Tally::new();
-        loop {
-            let start = Instant::now();
-            if start >= end {
-                return Ok(tally);
-            }
-            self.server.write_all(self.publish.as_bytes()).await?;
-            if is_stored(&self.answer().await?) {
-                tally.count(start.elapsed());
-            } else {
-                tally.refuse();
-            }
-        }
     }
 
     /// The next message.
@@ -139,6 +90,13 @@ impl Client {
                 Line::Other => {}
             }
         }
+    }
+}
+
+impl Client for Publisher {
+    async fn request(&mut self) -> io::Result<bool> {
+        self.server.write_all(self.publish.as_bytes()).await?;
+        Ok(is_stored(&self.answer().await?))
     }
 }
 
@@ -293,11 +251,12 @@ mod tests {
         let address = server();
         let answer = ask(address, "$JS.API.INFO", "").unwrap();
         assert_eq!(answer, r#"{"stream":"orders","seq":1}"#);
-        let publishes = Publishes {
+        let clients = Clients {
             address,
             connections: 2,
             seconds: 1,
         };
+        let publishes = Publishes { clients };
         let figures = publishes.send().unwrap();
         assert!(figures.requests > 30, "{figures:?}");
         let third = figures.requests / 3;
@@ -308,11 +267,12 @@ mod tests {
     #[test]
     fn a_server_that_goes_is_no_figure() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let publishes = Publishes {
+        let clients = Clients {
             address: listener.local_addr().unwrap(),
             connections: 1,
             seconds: 60,
         };
+        let publishes = Publishes { clients };
         thread::spawn(move || drop(listener.accept()));
         assert!(publishes.send().is_err());
     }
