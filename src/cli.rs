@@ -6,7 +6,7 @@
 //! - [`backup`]: flags of backups; [`stock`]: of what is traded;
 //!   [`protocol`]: of upgrades;
 //! - [`admin`]: how the admin API is reached; [`security`]: certificates;
-//! - [`file`]: settings of a service in a file; [`log`]: what services log;
+//! - [`file`]: settings of a service in a file; [`log`]: what services log; [`tracing`]: what they trace;
 //! - [`values`]: what flags take; [`version`]: what `--version` says.
 
 use std::ffi::{OsStr, OsString};

@@ -26,7 +26,7 @@ const INHERITED_MAX: u128 = 1_024;
 
 /// What is to listen where.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct ListenAddress {
     /// Port 0 stands for any that is free.
     pub address: SocketAddr,
     /// For messages: "the gateway's HTTP".
@@ -35,7 +35,7 @@ pub struct Place {
     pub flag: &'static str,
 }
 
-impl Place {
+impl ListenAddress {
     /// Listens there, for `tokio` to take over: with the inherited socket of that address, where there is one.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! - [`figures`]: latencies and failures;
 //! - [`report`]: the table and the JSON of one run;
 //! - [`sweep`]: runs of several trade probabilities, with the cache and without;
-//! - [`caching`]: which of the two;
+//! - [`caching`]: which of the two; [`points`]: what each run measured;
 //! - [`cached`]: what the gateway's cache held meanwhile;
 //! - [`page`]: tables and plots in one HTML page, and the figures as CSV.
 

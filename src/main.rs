@@ -9,6 +9,7 @@
 //! - [`up`]: all services, a process each, from start to stop;
 //! - [`load`]: many clients at once, checked and measured;
 //! - [`status`], [`top`], [`policy`]: what the admin API of a running gateway ([`admin`]) is for;
+//! - [`protocol`]: which version of their protocol the services speak;
 //! - [`stock`]: what is traded;
 //! - [`backup`]: what a catalog has, in a file;
 //! - [`cert`]: certificates for services and operators;

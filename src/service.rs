@@ -33,7 +33,7 @@ use crate::cli::{self, Lifeline};
 use crate::client::Origin;
 use crate::error::Error;
 use crate::failure::Failure;
-use crate::listen::{Inherited, Place};
+use crate::listen::{Inherited, ListenAddress};
 use crate::log;
 use crate::open_files;
 use crate::rebuild;
@@ -478,7 +478,7 @@ fn bind(
     flag: &'static str,
     inherited: &mut Inherited,
 ) -> Result<TcpListener, Error> {
-    let listener = Place {
+    let listener = ListenAddress {
         address,
         purpose: purpose.clone(),
         flag,

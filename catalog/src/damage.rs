@@ -47,8 +47,8 @@ impl Store for Watched<Box<dyn Store>> {
         self.reporter.pass(self.inner.commit(batch).await)
     }
 
-    async fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
-        self.reporter.pass(self.inner.set_sessions_out(term).await)
+    async fn set_sessions_out(&mut self, lease_max: Option<Duration>) -> Result<(), StorageError> {
+        self.reporter.pass(self.inner.set_sessions_out(lease_max).await)
     }
 
     fn writer_lease(&self) -> Option<WriterLease> {

@@ -13,7 +13,7 @@ use crate::cert::{self, AUTHORITY, Pair, Renew, Wanted};
 use crate::cli::{CATALOG_PORT, Front, PORT_BASE, REPLICAS_MAX, Tracing, Up};
 use crate::client::Origin;
 use crate::error::Error;
-use crate::listen::Place;
+use crate::listen::ListenAddress;
 use crate::stop::STOP_TIME_MAX;
 use crate::up::UpError;
 
@@ -215,7 +215,7 @@ impl Addresses {
     fn find_free(args: &Up) -> Result<Self, Error> {
         let mut held: Vec<TcpListener> = Vec::new();
         let mut find = |address, purpose: String, flag| -> Result<SocketAddr, Error> {
-            let listener = Place {
+            let listener = ListenAddress {
                 address,
                 purpose: purpose.clone(),
                 flag,

@@ -2,6 +2,7 @@
 //!
 //! - [`ledger`]: what is committed, and what a trade or an election makes of it;
 //! - [`leases`]: who may hold which stock in a cache, and until when;
+//! - [`standing`]: how long those who hold stocks may keep trades waiting;
 //! - [`visibility`]: what readers see of the stocks while trades become durable and caches let go;
 //! - [`limits`]: how often something may be done, over all gateways;
 //! - [`writer_lease`]: which of several catalogs over one database serves;

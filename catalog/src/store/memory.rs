@@ -214,12 +214,12 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
+    async fn set_sessions_out(&mut self, lease_max: Option<Duration>) -> Result<(), StorageError> {
         let mut content = self.0.content();
         if content.full {
             return Err(disk_full());
         }
-        content.sessions_out = term;
+        content.sessions_out = lease_max;
         Ok(())
     }
 

@@ -386,16 +386,16 @@ impl SqliteStore {
     }
 
     /// See [`Store::set_sessions_out`].
-    pub fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
+    pub fn set_sessions_out(&mut self, lease_max: Option<Duration>) -> Result<(), StorageError> {
         let journal = self.journal_id()?;
-        let term = term.map(whole_ms);
+        let lease_max = lease_max.map(whole_ms);
         let transaction = immediate(&mut self.connection)?;
         transaction.execute("DELETE FROM sessions_out", [])?;
-        if let Some(term) = term {
-            let term_ms = u64::try_from(term.as_millis()).unwrap_or(u64::MAX); // refused below
+        if let Some(lease_max) = lease_max {
+            let term_ms = u64::try_from(lease_max.as_millis()).unwrap_or(u64::MAX); // refused below
             transaction.execute("INSERT INTO sessions_out VALUES (0, ?)", [term_ms])?;
         }
-        Covered::Sessions.keep(&transaction, of_sessions(journal, term))?;
+        Covered::Sessions.keep(&transaction, of_sessions(journal, lease_max))?;
         storage::error::commit(transaction)
     }
 }
@@ -429,8 +429,8 @@ impl Store for SqliteStore {
         Self::commit(self, batch)
     }
 
-    async fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
-        Self::set_sessions_out(self, term)
+    async fn set_sessions_out(&mut self, lease_max: Option<Duration>) -> Result<(), StorageError> {
+        Self::set_sessions_out(self, lease_max)
     }
 
     async fn raise_protocol(&mut self, protocol: Protocol) -> Result<(), StorageError> {

@@ -1,4 +1,9 @@
 //! What only PostgreSQL can do to a catalog, over a real one.
+//!
+//! - [`opening`]: which servers and databases a catalog opens; [`encryption`]: whom it believes to be its server;
+//! - [`terms`]: who writes, and until when;
+//! - [`commits`]: what became of a commit;
+//! - [`reading`]: what is read, also by backups.
 
 mod opening;
 mod encryption;

@@ -6,7 +6,7 @@
 //! - `deadline`, `thread`: how long a call may take, and what the kernel knows of its thread;
 //! - `digest`: what names a component, and a version;
 //! - `config`: what a policy is configured with;
-//! - `code_cache`, `engine`: compiling, and machine code that is kept for the next start;
+//! - `code_cache`, `compiler`, `engine`: machine code that is kept for the next start, and compiling, in a process of its own;
 //! - `written`: what a guest wrote, without secrets;
 //! - `failure`: why a call did not end well;
 //! - `budget`, `instance`: a running copy of a component, and what it may take;

@@ -6,6 +6,7 @@
 //! - [`limits`]: what it may use;
 //! - [`answered`]: requests that were answered, by what was done for them;
 //! - [`measured`]: what its way into service takes;
+//! - [`request_id`]: what a request is called in its reply, in logs and in recordings;
 //! - `guest`: the sandbox that it runs in;
 //! - `evaluate`: one decision by one instance, and how it is made again;
 //! - [`admission`]: a component's way into service: verify → compile → link → self-test;
