@@ -1,13 +1,13 @@
 //! What releases before this one said and wrote, in `tests/kept`, is understood as it was meant.
 //!
-//! - [`recorder`]: how it is got: `make golden` has a release say and write it.
+//! - [`recorder`], [`recorded`]: how it is got: `make golden` has a release say and write it.
 
+mod recorded;
 mod recorder;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use domain::{Entry, Row};
@@ -20,9 +20,9 @@ use wire::catalog::v1 as catalog;
 use wire::order::v1 as order;
 
 use crate::harness::{
-    Bazaar, Options, Order, Outputs, Ports, Process, example, guest, request, run, run_ok,
-    wait_until,
+    Bazaar, Options, Order, Ports, example, guest, request, run, run_ok, wait_until,
 };
+use recorded::{Recorded, copy_database};
 use recorder::Recorder;
 
 /// Whose messages and databases are kept.
@@ -540,101 +540,6 @@ fn a_bazaar_goes_on_with_what_releases_before_left() {
 }
 
 // ---- how they are got ----
-
-/// A release of which everything goes through a recorder.
-struct Recorded {
-    // They end before their directory goes.
-    processes: Vec<Option<Process>>,
-    release: PathBuf,
-    dir: tempfile::TempDir,
-    ports: Ports,
-    /// Before the catalog and the replicas.
-    doors: [SocketAddr; 4],
-}
-
-impl Recorded {
-    fn url(&self, place: usize) -> String {
-        format!("http://{}", self.doors[place])
-    }
-
-    fn start(&mut self, place: usize, further: &[&str]) {
-        let data = self.dir.path();
-        let dir = |name: &str| format!("--data-dir={}", data.join(name).display());
-        let listen = format!("--listen={}", self.ports.address(place as u16));
-        let catalog = format!("--catalog={}", self.url(0));
-        let mut arguments = match place {
-            0 => vec!["catalog".to_owned(), dir("catalog"), listen],
-            4 => {
-                let admin = format!("--admin={}", self.ports.address(5));
-                let mut all = vec!["gateway".to_owned(), dir("gateway"), listen, catalog, admin];
-                all.extend((1..=3).map(|id| format!("--order={id}={}", self.url(id))));
-                all
-            }
-            id => {
-                let name = format!("order-{id}");
-                let mut all = vec!["order".to_owned(), dir(&name), listen, catalog];
-                all.push(format!("--id={id}"));
-                all.extend((1..=3).map(|id| format!("--peer={id}={}", self.url(id))));
-                all
-            }
-        };
-        arguments.extend(further.iter().map(|flag| (*flag).to_owned()));
-        arguments.push("--stop-at-eof".to_owned());
-        let name = format!("process-{place}");
-        let process = Process::start_release(
-            &self.release,
-            (&name, self.dir.path()),
-            arguments,
-            Outputs::default(),
-        );
-        self.processes[place] = Some(process);
-    }
-
-    fn stop(&mut self, place: usize) {
-        let mut process = self.processes[place].take().expect("it runs");
-        assert!(process.terminate().success());
-    }
-
-    fn wait_until_ready(&self) {
-        let admin = self.ports.address(5);
-        wait_until("the release to be ready", || {
-            std::net::TcpStream::connect(admin).is_ok() && {
-                let status = request(admin, "GET", "/status", &[], b"").json();
-                status["ready"] == true && status["catalog"]["in_sync"] == json!([1, 2, 3])
-            }
-        });
-    }
-
-    fn place(&self, key: &str, order: &Value) -> u16 {
-        let key = format!("\"{key}\"");
-        let headers = [("idempotency-key", key.as_str())];
-        let body = order.to_string();
-        let address = self.ports.address(4);
-        request(address, "POST", "/orders", &headers, body.as_bytes()).status
-    }
-
-    fn change(&self, method: &str, target: &str, body: Value) {
-        let key = format!("{method}-{target}-{}", lines(&body.to_string()));
-        let body = body.to_string();
-        let headers = [("idempotency-key", key.as_str())];
-        let admin = self.ports.address(5);
-        let changed = request(admin, method, target, &headers, body.as_bytes());
-        assert_eq!(changed.status, 200, "{changed:?}");
-    }
-}
-
-/// With what its log has.
-fn copy_database(from: &Path, to: &Path) {
-    let log = |database: &Path| PathBuf::from(format!("{}-wal", database.display()));
-    fs::copy(from, to).unwrap();
-    if log(from).exists() {
-        fs::copy(log(from), log(to)).unwrap();
-    }
-    let copy = rusqlite::Connection::open(to).unwrap();
-    copy.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        .unwrap();
-    copy.close().unwrap();
-}
 
 /// Has the release in `BAZAAR_GOLDEN_RELEASE` trade, and keeps what it said and wrote in `BAZAAR_GOLDEN_KEPT`.
 #[test]
