@@ -143,6 +143,7 @@ where
         });
         door.open(service);
         observed::active(&monitor, Arc::clone(&shared));
+        monitor.watch("writer", shared.measured.writing.clone());
         let stopping = async {
             shutdown.await;
             monitor.stop();
