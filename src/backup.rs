@@ -304,11 +304,7 @@ fn origin(args: &cli::Restore, of: &Manifest, journal: JournalId) -> String {
 }
 
 /// Writes that down beside the database.
-async fn note_origin(
-    args: &cli::Restore,
-    catalog: &Path,
-    origin: &str,
-) -> Result<(), BackupError> {
+async fn note_origin(args: &cli::Restore, catalog: &Path, origin: &str) -> Result<(), BackupError> {
     let Some(store) = &args.store else {
         let path = catalog.join(RESTORED_FROM);
         let written = daemon::atomic_file::write(&path, origin.as_bytes());
