@@ -178,7 +178,7 @@ async fn who_never_acknowledges_from_one_network_after_the_other_is_lent_nothing
         ..elected
     };
     let mut reader = running.client_of(&gateway);
-    let (networks, turns_each) = (12, 2);
+    let (networks, turns_each) = (20, 2);
     let mut held = 0;
     for number in 0..networks {
         // None of them too often for itself.
@@ -190,7 +190,8 @@ async fn who_never_acknowledges_from_one_network_after_the_other_is_lent_nothing
             bought.await.unwrap().unwrap();
         }
     }
-    assert!((1..=18).contains(&held), "lent {held} times of 24");
+    // 14 times where it holds each trade up for almost a lease, more where a busy machine takes a part of that.
+    assert!((1..36).contains(&held), "lent {held} times of 40");
     let other = running.client_of(&authority.gateway("other"));
     let lent = "a gateway of another name to be lent what it asks for";
     until(lent, async || match Session::try_open(&other).await {
