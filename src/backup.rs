@@ -12,7 +12,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use catalog::backup::server::ServerError;
 use catalog::backup::{self, Copied};
+use catalog::store::postgres::transfer;
 use catalog::{DATABASE_FILE, RebuildError, StoreUrl};
 use daemon::directory;
 use daemon::ownership::{Ownership, remedy};
@@ -36,7 +38,7 @@ const CATALOG: &str = "catalog";
 const GATEWAY: &str = "gateway";
 const ORDER_PREFIX: &str = "order-";
 
-/// Beside a database that was made of a backup: of which, when and by whom.
+/// Beside a database that was made of a backup: of which, when and by whom. In PostgreSQL a comment says so.
 const RESTORED_FROM: &str = "restored-from.json";
 
 /// The highest niceness that there is.
@@ -67,7 +69,7 @@ pub enum BackupError {
     Restore { path: PathBuf, source: RebuildError },
     /// A server refused.
     #[error(transparent)]
-    Server(#[from] catalog::backup::server::ServerError),
+    Server(#[from] ServerError),
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
     /// What is in it is not what it says.
@@ -252,10 +254,8 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
         place(&policies, &gateways)?;
     }
     drop(unpacked); // what is left of it is nobody's
-    let unnoted = match store {
-        None => note_origin(args, &catalog, &manifest, journal).err(),
-        Some(_) => None,
-    };
+    let origin = origin(args, &manifest, journal);
+    let unnoted = note_origin(args, &catalog, &origin).await.err();
     for made in [&catalog, &gateways] {
         ownership.give(made).map_err(failed(made))?;
     }
@@ -285,14 +285,9 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
     Ok(text)
 }
 
-/// Writes down beside a database of what it was made: a journal that ends with an order has nothing else of the one before.
-fn note_origin(
-    args: &cli::Restore,
-    catalog: &Path,
-    of: &Manifest,
-    journal: JournalId,
-) -> Result<(), BackupError> {
-    let note = json!({
+/// Of what a database was made, in JSON: a journal that ends with an order has nothing else of the one before.
+fn origin(args: &cli::Restore, of: &Manifest, journal: JournalId) -> String {
+    let origin = json!({
         "journal": journal.to_string(),
         "until": args.until.map(|last| last.0),
         "backup": args.file.display().to_string(),
@@ -305,9 +300,19 @@ fn note_origin(
         "restored_by": cli::user(),
         "release": env!("CARGO_PKG_VERSION"),
     });
-    let path = catalog.join(RESTORED_FROM);
-    let written = daemon::atomic_file::write(&path, format!("{note:#}\n").as_bytes());
-    written.map_err(failed(&path))
+    format!("{origin:#}\n")
+}
+
+/// Writes that down beside the database.
+async fn note_origin(args: &cli::Restore, catalog: &Path, origin: &str) -> Result<(), BackupError> {
+    let Some(store) = &args.store else {
+        let path = catalog.join(RESTORED_FROM);
+        let written = daemon::atomic_file::write(&path, origin.as_bytes());
+        return written.map_err(failed(&path));
+    };
+    let store = StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
+    let noted = transfer::note_origin(&store, args.allow_unreplicated, origin.trim_end()).await;
+    Ok(noted.map_err(ServerError::from)?)
 }
 
 /// Gives a directory its place, all of it or nothing.

@@ -5,7 +5,7 @@
 //! - [`failure`]: why a command failed, and what the process exits with;
 //! - [`service`]: `catalog`, `order` and `gateway`: one service in this process;
 //! - [`rebuild`]: a lost catalog, rebuilt from replicas' ledgers;
-//! - [`listen`], [`stop`], [`log`], [`open_files`]: what those have in common;
+//! - [`listen`], [`stop`], [`log`], [`open_files`], [`watchdog`]: what those have in common;
 //! - [`up`]: all services, a process each, from start to stop;
 //! - [`load`]: many clients at once, checked and measured;
 //! - [`status`], [`top`], [`policy`]: what the admin API of a running gateway ([`admin`]) is for;
@@ -31,6 +31,7 @@ mod listen;
 mod stop;
 mod log;
 mod open_files;
+mod watchdog;
 mod up;
 mod load;
 mod status;

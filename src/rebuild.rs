@@ -8,13 +8,20 @@ use std::time::Duration;
 use catalog::{Config, Disagreement, Found, Ledgers, RebuildError};
 use daemon::data_dir::{self, Lock};
 use domain::{ChainHash, JournalId, OrderNumber, Protocols, RowNumber};
+use jiff::Timestamp;
 use order::inspect::Ledger;
 use order::protocol_note::ProtocolNote;
+use serde_json::json;
 use storage::StorageError;
+
+use crate::cli;
 
 /// How long is waited where a replica runs, so that it has what the lost catalog sent it last: many times
 /// what that takes to arrive and to be written. What comes later still, the catalog gets back when it starts.
 const LAST_ROWS_WAIT: Duration = Duration::from_secs(2);
+
+/// Beside a database that was rebuilt: of which ledgers, when and by whom.
+const REBUILT_FROM: &str = "rebuilt-from.json";
 
 /// Why it was not rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +57,28 @@ pub enum Error {
 ///
 /// Replicas are better stopped meanwhile. Where one runs, its ledger is read after a wait of 2 s.
 pub fn from_ledgers(config: &Config, dirs: &[PathBuf]) -> Result<OrderNumber, Error> {
-    from_ledgers_after(|| thread::sleep(LAST_ROWS_WAIT), config, dirs)
+    let orders = from_ledgers_after(|| thread::sleep(LAST_ROWS_WAIT), config, dirs)?;
+    if orders > OrderNumber(0) {
+        note_origin(config, dirs, orders);
+    }
+    Ok(orders)
+}
+
+/// Writes down beside the database of what it was made. Nothing goes by it: where it cannot be written, the log says so.
+fn note_origin(config: &Config, dirs: &[PathBuf], orders: OrderNumber) {
+    let ledgers = dirs.iter().map(|dir| dir.display().to_string());
+    let note = json!({
+        "ledgers": ledgers.collect::<Vec<_>>(),
+        "orders": orders.0,
+        "rebuilt_at": Timestamp::now().to_string(),
+        "rebuilt_by": cli::user(),
+        "release": env!("CARGO_PKG_VERSION"),
+    });
+    let path = config.data_dir.join(REBUILT_FROM);
+    let written = daemon::atomic_file::write(&path, format!("{note:#}\n").as_bytes());
+    if let Err(error) = written {
+        tracing::warn!(%error, path = %path.display(), "of what the catalog was rebuilt is not written down");
+    }
 }
 
 fn from_ledgers_after(

@@ -38,6 +38,7 @@ use crate::log;
 use crate::open_files;
 use crate::rebuild;
 use crate::stop::{self, STOP_TIME_MAX, StopSignals, end_of_stdin};
+use crate::watchdog;
 
 /// How often it is looked whether a service is ready, for its supervisor.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -322,9 +323,9 @@ fn handed_over(
     TcpListener::from_std(handed).map_err(unusable)
 }
 
-/// Tells the supervisor once a service does its part, and from now on that it is alive: on the runtime that serves.
+/// Tells the supervisor once a service does its part, and from now on that it is [alive](watchdog): on the runtime that serves.
 fn tell_supervisor(monitor: &Monitor) -> (Task<()>, Option<Task<()>>) {
-    let monitor = monitor.clone();
+    let (monitor, watched) = (monitor.clone(), monitor.clone());
     let ready = tasks::spawn("readiness", async move {
         while !matches!(monitor.observe().readiness, Readiness::Ready(_)) {
             sleep(LOOK_INTERVAL).await;
@@ -332,12 +333,8 @@ fn tell_supervisor(monitor: &Monitor) -> (Task<()>, Option<Task<()>>) {
         notify::ready();
     });
     let alive = notify::alive_every().map(|every| {
-        tasks::spawn("watchdog", async move {
-            loop {
-                notify::alive();
-                sleep(every).await;
-            }
-        })
+        let telling = watchdog::keep_telling(watched, every);
+        tasks::spawn("watchdog", telling)
     });
     (ready, alive)
 }

@@ -578,4 +578,12 @@ fn a_backup_of_one_kind_of_catalog_becomes_the_other_kind() {
     ];
     let said = run_ok(until);
     assert!(said.contains("3 orders"), "{said}");
+    // Of what it was made is written down there.
+    let sql = "SELECT obj_description('identity'::regclass)";
+    let note: Value = serde_json::from_str(&cluster.sql_in("until", sql)).unwrap();
+    assert!(said.contains(note["journal"].as_str().unwrap()), "{note}");
+    assert_eq!(note["of_journal"], bazaar.status()["journal"], "{note}");
+    let (until, orders) = (note["until"].as_u64(), note["of_orders"].as_u64());
+    assert_eq!((until, orders), (Some(2), Some(6)));
+    assert_eq!(note["backup"], text(&back), "{note}");
 }

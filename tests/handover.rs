@@ -2,10 +2,12 @@
 //!
 //! - here: by a process that takes its place, also over TLS;
 //! - [`sockets`]: by a restart whose listening sockets a supervisor keeps;
-//! - [`supervisor`]: and what the supervisor is told meanwhile.
+//! - [`supervisor`]: and what the supervisor is told meanwhile;
+//! - [`watchdog`]: what it is not told.
 
 mod sockets;
 mod supervisor;
+mod watchdog;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

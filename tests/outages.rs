@@ -1,5 +1,6 @@
 //! Disks that are full, and a catalog that is away: what goes on, and what waits.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -250,4 +251,28 @@ fn a_gateway_is_not_ready_while_the_catalog_waits_for_leases_of_before() {
     assert_eq!(bazaar.status()["ready"], false);
     bazaar.wait_until_ready();
     bazaar.trade(&Order::sell(1, "nvidia"));
+}
+
+/// Nobody knows by then whether the release before is still to come back.
+#[test]
+fn a_policy_that_the_release_before_could_not_start_waits_for_the_catalog() {
+    let mut bazaar = Bazaar::start_default();
+    let component = fs::read(guest("marked")).unwrap();
+    assert!(bazaar.server(Server::Gateway(0)).terminate().success());
+    bazaar.kill_catalog();
+    bazaar.start_server(Server::Gateway(0));
+    let (admin, patience) = (bazaar.admin_address(), Duration::from_secs(5));
+    wait_until("the gateway to answer operators", || {
+        let alive = try_request(admin, "GET", "/healthz", &[], b"", patience);
+        alive.is_ok_and(|alive| alive.status == 200)
+    });
+    let refused = bazaar.admin("PUT", "/policy", &component);
+    assert_eq!(refused.status, 503, "{refused:?}");
+    let why = refused.error().1;
+    assert!(why.contains("the catalog has not said yet"), "{why}");
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    bazaar.restart_catalog();
+    bazaar.wait_until_ready();
+    let pushed = bazaar.admin("PUT", "/policy", &component);
+    assert_eq!(pushed.status, 200, "{pushed:?}");
 }

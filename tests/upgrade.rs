@@ -301,6 +301,35 @@ fn process_by_process_to_this_release_and_back_nobody_is_refused() {
     });
 }
 
+/// What a gateway has saved of its policies, either release goes on with.
+#[test]
+#[ignore = "wants the release before: make upgrade"]
+fn a_policy_that_was_pushed_at_the_release_before_decides_at_this_one_and_on_the_way_back() {
+    let mut bazaar = Bazaar::start(Options {
+        release: before(),
+        ..Options::default()
+    });
+    let component = format!(
+        "{}/tests/policies/default-1.0.wasm",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let component = std::fs::read(component).unwrap();
+    let pushed = bazaar.admin("PUT", "/policy", &component);
+    assert_eq!(pushed.status, 200, "{pushed:?}");
+    let digest = pushed.json()["active"]["digest"].clone();
+    for release in [now(), before(), now()] {
+        bazaar.set_release(&release);
+        let successor = bazaar.start_beside(GATEWAY, &["--take-over"]);
+        let mut predecessor = bazaar.put_server(GATEWAY, successor);
+        let ended = predecessor.wait();
+        assert!(ended.success(), "{ended}: {}", predecessor.log());
+        bazaar.wait_until_ready();
+        let policy = bazaar.admin("GET", "/policy", b"").json();
+        assert_eq!(policy["active"]["digest"], digest, "{}", release.display());
+        bazaar.trade(&Order::buy(1, "nvidia"));
+    }
+}
+
 #[test]
 #[ignore = "wants the release before: make upgrade"]
 fn nor_where_services_and_clients_speak_tls() {

@@ -14,6 +14,9 @@ use catalog_core::leases::SESSIONS_MAX;
 /// Most sessions of one client at a time, until their leases are over: a gateway has one.
 pub const SESSIONS_PER_CLIENT_MAX: usize = SESSIONS_MAX / 4;
 
+/// Most sessions of one certificate's name at a time, from all networks: nobody who has the key has those of all others.
+pub const SESSIONS_PER_PRINCIPAL_MAX: usize = SESSIONS_MAX / 2;
+
 /// How long a gateway may serve what it holds after it last asked, unless configured.
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(1);
 

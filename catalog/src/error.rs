@@ -14,7 +14,7 @@ use wire::Malformed;
 use wire::identity::{NotOurs, OTHER_JOURNAL};
 
 use crate::config::ConfigError;
-use crate::config::SESSIONS_PER_CLIENT_MAX;
+use crate::config::{SESSIONS_PER_CLIENT_MAX, SESSIONS_PER_PRINCIPAL_MAX};
 use crate::damage::Damaged;
 use crate::stocks::StocksError;
 use crate::store::postgres::PostgresError;
@@ -196,6 +196,12 @@ pub enum RequestError {
          release those that it does not need, or wait until their leases are over"
     )]
     TooManySessions,
+    /// Those who have one name in their certificates have as many as they may.
+    #[error(
+        "{SESSIONS_PER_PRINCIPAL_MAX} sessions of {0} are open, as many as one name may have from all addresses: release \
+         those that are not needed, or give each gateway a certificate of its own"
+    )]
+    TooManySessionsOf(Principal),
     /// Until then a start cannot tell that nothing was taken before.
     #[error("no tokens are taken before the journal's first election")]
     Unelected,
@@ -258,7 +264,9 @@ impl RequestError {
             }
             Self::NotLeader(_) | Self::OtherReplica { .. } => (Code::PermissionDenied, Never),
             Self::InSync(InSyncRefused::Overtaken { .. }) => (Code::Aborted, Never),
-            Self::NotOpened(_) | Self::TooManySessions => (Code::ResourceExhausted, Later),
+            Self::NotOpened(_) | Self::TooManySessions | Self::TooManySessionsOf(_) => {
+                (Code::ResourceExhausted, Later)
+            }
             Self::NotCommitted(_)
             | Self::TooManyWaiters
             | Self::Unelected

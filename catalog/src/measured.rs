@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use daemon::work::Work;
 use metrics::metric::TRADE_STAGE;
 use metrics::{Buckets, Export, Families, Metric, ROWS, SECONDS};
 
@@ -140,6 +141,8 @@ pub struct Measured {
     sessions: [AtomicU64; SessionEvent::ALL.len()],
     /// Now, and not so far.
     waiting: AtomicU64,
+    /// What the writer's thread is at now.
+    pub writing: Work,
 }
 
 impl Measured {

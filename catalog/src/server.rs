@@ -20,8 +20,7 @@ use tokio::sync::{oneshot, watch};
 use traces::Traces;
 
 use crate::access::ACCESS;
-use crate::config::SESSIONS_PER_CLIENT_MAX;
-use crate::config::lease_margin;
+use crate::config::{SESSIONS_PER_CLIENT_MAX, SESSIONS_PER_PRINCIPAL_MAX, lease_margin};
 use crate::error::Error;
 use crate::gateways::Gateways;
 use crate::observed;
@@ -143,6 +142,7 @@ where
         });
         door.open(service);
         observed::active(&monitor, Arc::clone(&shared));
+        monitor.watch("writer", shared.measured.writing.clone());
         let stopping = async {
             shutdown.await;
             monitor.stop();
@@ -256,6 +256,7 @@ pub(crate) fn start(
         is_nested,
         journal: identity.journal,
         per_client: PerClient::new(SESSIONS_PER_CLIENT_MAX),
+        per_principal: PerClient::new(SESSIONS_PER_PRINCIPAL_MAX),
         gateways: Gateways::default(),
     };
     Ok((

@@ -8,6 +8,7 @@ use domain::{JournalId, SessionId};
 use rpc::clients::{Client, PerClient};
 use rpc::listen::{CallUnderWay, client_of, named_client_of, release_of};
 use rpc::release::Release;
+use tls::Principal;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request as Call, Status, Streaming};
 use wire::catalog::v1::session_request::Request;
@@ -35,6 +36,8 @@ pub struct Sessions {
     pub journal: JournalId,
     /// How many each client may have.
     pub per_client: PerClient,
+    /// And how many whoever has proven to be the same, from all networks.
+    pub per_principal: PerClient<Principal>,
     /// Those that have one.
     pub gateways: Gateways,
 }
@@ -96,7 +99,7 @@ impl Sessions {
         first: Option<(Request, BootTime)>,
         by: By,
         events: &Events,
-    ) -> Result<(SessionId, OwnedSemaphorePermit), RequestError> {
+    ) -> Result<(SessionId, Place), RequestError> {
         let Some((Request::Open(open), received)) = first else {
             return Err(RequestError::Unopened);
         };
@@ -105,10 +108,7 @@ impl Sessions {
         let By {
             client, release, ..
         } = by;
-        let proven = match &client {
-            Client::Service(principal, _) => Some(principal.clone()),
-            Client::Remote(_) | Client::Local(_) => None,
-        };
+        let proven = client.principal().cloned();
         // The bazaar may have been raised since the call began.
         if !release.speaks().contains(self.shared.protocol()) {
             return Err(RequestError::GatewayOfBefore {
@@ -117,8 +117,7 @@ impl Sessions {
                 release,
             });
         }
-        let place = self.per_client.of(&client).try_acquire_owned();
-        let place = place.map_err(|_| RequestError::TooManySessions)?;
+        let place = self.place(&client)?;
         if !self.is_nested {
             self.writer.lend_sessions(self.lease_max).await?;
         }
@@ -129,6 +128,17 @@ impl Sessions {
         let known = Known::new(gateway, release, proven, received);
         self.gateways.opened(id, known);
         Ok((id, place))
+    }
+
+    fn place(&self, client: &Client) -> Result<Place, RequestError> {
+        let of_client = self.per_client.of(client).try_acquire_owned();
+        let of_client = of_client.map_err(|_| RequestError::TooManySessions)?;
+        let Some(principal) = client.principal() else {
+            return Ok((of_client, None));
+        };
+        let of_principal = self.per_principal.of(principal).try_acquire_owned();
+        let too_many = |_| RequestError::TooManySessionsOf(principal.clone());
+        Ok((of_client, Some(of_principal.map_err(too_many)?)))
     }
 
     /// The next request, with the time of its receipt. `None` at the stream's end, and where
@@ -164,6 +174,9 @@ impl Sessions {
         Ok(Proceed::On)
     }
 }
+
+/// A session's place among its client's, and among those of whoever that has proven to be.
+type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 /// Whose a session is.
 struct By {

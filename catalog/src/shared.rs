@@ -2,6 +2,7 @@
 //! the replies that wait for a value to be shown. One lock, held for short sections only.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use domain::time::BootTime;
 use domain::{LedgerWait, Protocol, ReplicaId, SessionId, StartWaits, StockName, Version};
 use rpc::clients::Client;
 use rpc::release::BazaarProtocol;
+use tls::Principal;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use traces::{Kind, Parent};
 
@@ -28,6 +30,10 @@ pub const EVENTS_MAX: usize = 256;
 
 /// Least pause between two looks at whether all is released.
 const RECALL_PAUSE: Duration = Duration::from_millis(5);
+
+/// Those who have one name in their certificates may keep trades waiting so many times as long in a row, all together, as each
+/// of their clients: in the long run they may no longer than one.
+const PRINCIPAL_LEASES: u32 = 4;
 
 /// What a session is told.
 #[derive(Debug)]
@@ -55,6 +61,8 @@ struct Holders {
     told: Vec<SessionId>,
     /// Of those to whom something is charged.
     standings: HashMap<Client, Standing>,
+    /// The same by who they have proven to be, over all networks.
+    of_principals: HashMap<Principal, Standing>,
 }
 
 impl Holders {
@@ -64,6 +72,7 @@ impl Holders {
             sessions: HashMap::new(),
             told: Vec::new(),
             standings: HashMap::new(),
+            of_principals: HashMap::new(),
         }
     }
 
@@ -73,9 +82,13 @@ impl Holders {
     }
 
     fn may_hold(&self, id: SessionId, now: BootTime) -> bool {
-        let client = self.sessions.get(&id).map(|(client, _)| client);
-        let standing = client.and_then(|client| self.standings.get(client));
-        standing.is_none_or(|standing| standing.may_hold(now))
+        let Some((client, _)) = self.sessions.get(&id) else {
+            return true;
+        };
+        let of_principal = client.principal();
+        let of_principal = of_principal.and_then(|principal| self.of_principals.get(principal));
+        let mut standings = self.standings.get(client).into_iter().chain(of_principal);
+        standings.all(|standing| standing.may_hold(now))
     }
 
     fn tell(&mut self, id: SessionId, round: Round) {
@@ -112,23 +125,64 @@ impl Holders {
     }
 
     fn charge(&mut self, client: Client, waited: Duration, now: BootTime) {
-        let known = self.standings.get(&client).copied();
-        let before = known.unwrap_or(Standing::new(self.lease_max));
-        let mut standing = before;
-        standing.charge(waited, now);
-        if standing.is_settled(now) {
+        if waited.is_zero() {
             return;
         }
-        if before.may_hold(now) && !standing.may_hold(now) {
+        let principal = client.principal().cloned();
+        let first = Standing::new(self.lease_max);
+        let of_client = charge(&mut self.standings, client.clone(), first, (waited, now));
+        if of_client == Charged::Over {
             tracing::warn!(
                 %client,
                 ?waited,
                 "a gateway keeps trades waiting for longer than it may: it is lent nothing for a while"
             );
         }
-        self.standings
-            .retain(|_, standing| !standing.is_settled(now));
-        self.standings.insert(client, standing);
+        let Some(principal) = principal else {
+            return;
+        };
+        let name = principal.to_string();
+        let first = Standing::new(self.lease_max * PRINCIPAL_LEASES);
+        let of_principal = charge(&mut self.of_principals, principal, first, (waited, now));
+        // Where it comes from one network alone, that was said before.
+        if of_principal == Charged::Over && of_client == Charged::Within {
+            tracing::warn!(
+                %name,
+                ?waited,
+                "gateways of one name keep trades waiting for longer than they may: they are lent nothing for a while"
+            );
+        }
+    }
+}
+
+/// What a charge leaves of an allowance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Charged {
+    Within,
+    /// It is spent by that.
+    Over,
+    /// It was spent before.
+    Again,
+}
+
+/// Charges one of those to whom something is charged, or for the `first` time.
+fn charge<K: Eq + Hash>(
+    standings: &mut HashMap<K, Standing>,
+    whose: K,
+    first: Standing,
+    (waited, now): (Duration, BootTime),
+) -> Charged {
+    let before = standings.get(&whose).copied().unwrap_or(first);
+    let mut standing = before;
+    standing.charge(waited, now);
+    if !standing.is_settled(now) {
+        standings.retain(|_, standing| !standing.is_settled(now));
+        standings.insert(whose, standing);
+    }
+    match (before.may_hold(now), standing.may_hold(now)) {
+        (_, true) => Charged::Within,
+        (true, false) => Charged::Over,
+        (false, false) => Charged::Again,
     }
 }
 

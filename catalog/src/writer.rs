@@ -205,10 +205,12 @@ pub fn prepare(
         measured: Arc::clone(&shared.measured),
     };
     let work = async move {
+        run.measured.writing.begin();
         if run.heal(healing, &*journal, &shared).await? {
             run.write().await?;
         }
         run.end().await;
+        run.measured.writing.end();
         Ok(())
     };
     (Writer { commands: sender }, work)
@@ -421,12 +423,14 @@ impl Run {
             }
             wait = Some(wait.map_or(wanted, |wait| wait.min(wanted)));
         }
+        self.measured.writing.end();
         let received = match wait {
-            None => self.commands.recv().await,
-            Some(wait) => match tokio::time::timeout(wait, self.commands.recv()).await {
-                Ok(received) => received,
-                Err(_) => return Ok(Next::Late),
-            },
+            None => Ok(self.commands.recv().await),
+            Some(wait) => tokio::time::timeout(wait, self.commands.recv()).await,
+        };
+        self.measured.writing.begin();
+        let Ok(received) = received else {
+            return Ok(Next::Late);
         };
         Ok(received.map_or(Next::Closed, |queued| {
             Next::Command(taken_up(queued, &self.measured))

@@ -158,6 +158,7 @@ pub async fn run(
     );
     let (monitor, status) = (config.monitor.clone(), handle.watch());
     monitor.export(handle.measured());
+    monitor.watch("store", handle.measured().writing.clone());
     let listener = listener.into();
     monitor.export(Arc::new(listener.usage()));
     monitor.set(|| Observation {

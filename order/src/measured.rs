@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use daemon::work::Work;
 use domain::{ReplicaId, RowNumber};
 use metrics::metric::TRADE_STAGE;
 use metrics::{Buckets, Count, Export, Families, Metric, ROWS, SECONDS};
@@ -142,6 +143,8 @@ pub(crate) struct Measured {
     followers: BTreeMap<ReplicaId, Follower>,
     events: [AtomicU64; Happening::NAMES.len()],
     lag: Lag,
+    /// What the store's thread is at now.
+    pub(crate) writing: Work,
 }
 
 #[derive(Debug, Default)]
@@ -175,6 +178,7 @@ impl Measured {
             followers: peers.map(|peer| (peer, Follower::default())).collect(),
             events: Default::default(),
             lag: Lag::new(),
+            writing: Work::default(),
         }
     }
 

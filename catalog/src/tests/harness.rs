@@ -3,6 +3,7 @@
 use rpc::access::Access;
 use rpc::connect::Security;
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,8 @@ use rpc::listen::{self, Incoming, Limits};
 use rpc::release::BazaarProtocol;
 use storage::damage::DamageReceiver;
 use tls::{Cluster, Expected, Role};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -152,6 +153,26 @@ impl Running {
     pub fn client_of(&self, cluster: &Cluster) -> Client {
         let security = Security::of(Some(cluster), Expected::Role(Role::Catalog));
         CatalogClient::new(rpc::connect::lazy(&self.url, &security).unwrap())
+    }
+
+    /// The same from another address of this machine's, as from another network.
+    pub async fn client_from(&self, address: Ipv4Addr, cluster: &Cluster) -> Client {
+        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let security = Security::of(Some(cluster), Expected::Role(Role::Catalog));
+        let url = format!("https://{}", proxy.local_addr().unwrap());
+        let catalog = self.url.trim_start_matches("https://");
+        let catalog: SocketAddr = catalog.parse().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = proxy.accept().await {
+                let socket = TcpSocket::new_v4().unwrap();
+                socket.bind(SocketAddr::from((address, 0))).unwrap();
+                let mut server = socket.connect(catalog).await.unwrap();
+                tokio::spawn(async move {
+                    let _ = copy_bidirectional(&mut client, &mut server).await; // either may go
+                });
+            }
+        });
+        CatalogClient::new(rpc::connect::lazy(&url, &security).unwrap())
     }
 
     /// A client that has little room for what it does not take.

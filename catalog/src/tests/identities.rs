@@ -13,7 +13,7 @@ use tonic::Code;
 use super::harness::{
     Client, Elector, LONG_LEASE, Leader, Running, SHORT_LEASE, Session, disk, read_stock, until,
 };
-use crate::config::SESSIONS_PER_CLIENT_MAX;
+use crate::config::{SESSIONS_PER_CLIENT_MAX, SESSIONS_PER_PRINCIPAL_MAX};
 
 /// Who vouches for all services of a cluster.
 struct Authority {
@@ -80,6 +80,11 @@ impl Authority {
     }
 }
 
+/// An address of this machine's, of which each counts as a network of its own.
+fn network(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 1, number)
+}
+
 /// Two connections of one and the same.
 fn two_of(running: &Running, cluster: &Cluster) -> [Client; 2] {
     [running.client_of(cluster), running.client_of(cluster)]
@@ -132,6 +137,66 @@ async fn who_never_acknowledges_on_several_connections_is_lent_nothing_after_a_f
             Ok(session) => read_stock(&mut reader, "acme", session.id).await.1,
             Err(_) => false,
         }
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn one_certificate_has_no_more_than_half_of_all_sessions_from_however_many_networks() {
+    let authority = Authority::new();
+    let running = Running::start_secured(&disk(), LONG_LEASE, authority.catalog()).await;
+    let gateway = authority.gateway("one");
+    let mut sessions = Vec::new();
+    let networks = SESSIONS_PER_PRINCIPAL_MAX / SESSIONS_PER_CLIENT_MAX;
+    for number in 0..networks as u8 {
+        let client = running.client_from(network(number), &gateway).await;
+        for _ in 0..SESSIONS_PER_CLIENT_MAX {
+            sessions.push(Session::open(&client).await);
+        }
+    }
+    let elsewhere = network(networks as u8);
+    let further = running.client_from(elsewhere, &gateway).await;
+    let refused = Session::try_open(&further).await.err();
+    let refused = refused.expect("one too many");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("gateway/one"), "{refused}");
+    let other = authority.gateway("other");
+    let other = running.client_from(elsewhere, &other).await;
+    sessions.push(Session::open(&other).await);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn who_never_acknowledges_from_one_network_after_the_other_is_lent_nothing_after_a_while() {
+    let authority = Authority::new();
+    let running = Running::start_secured(&disk(), SHORT_LEASE, authority.catalog()).await;
+    let gateway = authority.gateway("one");
+    let elected = Elector(running.client_of(&gateway)).elect_leader().await;
+    let leader = Leader {
+        client: running.client_of(&authority.leader()),
+        ..elected
+    };
+    let mut reader = running.client_of(&gateway);
+    let (networks, turns_each) = (20, 2);
+    let mut held = 0;
+    for number in 0..networks {
+        // None of them too often for itself.
+        let hostile = running.client_from(network(number), &gateway).await;
+        for turn in 0..turns_each {
+            let session = Session::open(&hostile).await;
+            held += u32::from(read_stock(&mut reader, "acme", session.id).await.1);
+            let bought = leader.start_buy(&format!("key-{number}-{turn}"), "acme");
+            bought.await.unwrap().unwrap();
+        }
+    }
+    // 14 times where it holds each trade up for almost a lease, more where a busy machine takes a part of that.
+    assert!((1..36).contains(&held), "lent {held} times of 40");
+    let other = running.client_of(&authority.gateway("other"));
+    let lent = "a gateway of another name to be lent what it asks for";
+    until(lent, async || match Session::try_open(&other).await {
+        Ok(session) => read_stock(&mut reader, "acme", session.id).await.1,
+        Err(_) => false,
     })
     .await;
     running.stop().await;

@@ -7,7 +7,8 @@
 //! - [`ownership`]: whose files are;
 //! - [`atomic_file`]: files that are whole or not there;
 //! - [`watched`]: what is made of files, and made anew when they change;
-//! - [`notify`]: what a supervisor is told.
+//! - [`notify`]: what a supervisor is told;
+//! - [`work`]: what a thread is at.
 //!
 //! Clippy keeps other ways out of the crates that serve: see `clippy.toml`.
 
@@ -25,6 +26,7 @@ pub mod ownership;
 pub mod atomic_file;
 pub mod watched;
 pub mod notify;
+pub mod work;
 
 /// The exit code of a process that failed.
 const FAILED: i32 = 1;

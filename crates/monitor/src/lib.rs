@@ -13,8 +13,10 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use daemon::work::Work;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -65,6 +67,8 @@ pub struct Monitor(Arc<Sources>);
 struct Sources {
     observation: Mutex<Option<Source>>,
     exports: Mutex<Vec<Arc<dyn Export>>>,
+    /// Of threads by their names, a few.
+    works: Mutex<Vec<(&'static str, Work)>>,
 }
 
 type Source = Arc<dyn Fn() -> Observation + Send + Sync>;
@@ -90,6 +94,22 @@ impl Monitor {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         exports.push(export);
+    }
+
+    /// From now on, and to its end, it needs that thread, which says what it is at.
+    pub fn watch(&self, thread: &'static str, work: Work) {
+        let works = self.0.works.lock();
+        works
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((thread, work));
+    }
+
+    /// The first thread that it needs and that has been at one piece of work for longer than that.
+    pub fn stands_still(&self, time: Duration) -> Option<&'static str> {
+        let works = self.0.works.lock();
+        let works = works.unwrap_or_else(PoisonError::into_inner);
+        let still = works.iter().find(|(_, work)| work.takes_longer_than(time));
+        still.map(|(thread, _)| *thread)
     }
 
     /// From now on the service only comes to its end.

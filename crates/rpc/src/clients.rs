@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -179,6 +180,16 @@ pub enum Client {
     Local(u64),
 }
 
+impl Client {
+    /// Who it has proven to be, wherever it is, where that is asked for.
+    pub fn principal(&self) -> Option<&Principal> {
+        match self {
+            Self::Service(principal, _) => Some(principal),
+            Self::Remote(_) | Self::Local(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let network = match self {
@@ -197,15 +208,16 @@ impl fmt::Display for Client {
     }
 }
 
-/// So many of something for each client at a time, out of what there is for all.
+/// So many of something for each client at a time, out of what there is for all; or for each of whoever else it is counted
+/// by.
 #[derive(Debug)]
-pub struct PerClient {
+pub struct PerClient<C = Client> {
     each_max: usize,
-    /// Of those clients that have any.
-    left: Mutex<HashMap<Client, Weak<Semaphore>>>,
+    /// Of those that have any.
+    left: Mutex<HashMap<C, Weak<Semaphore>>>,
 }
 
-impl PerClient {
+impl<C: Clone + Eq + Hash> PerClient<C> {
     /// At most `each_max` for each.
     pub fn new(each_max: usize) -> Self {
         Self {
@@ -214,8 +226,8 @@ impl PerClient {
         }
     }
 
-    /// What is left for one client.
-    pub fn of(&self, client: &Client) -> Arc<Semaphore> {
+    /// What is left for one of them.
+    pub fn of(&self, client: &C) -> Arc<Semaphore> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(left) = left.get(client).and_then(Weak::upgrade) {
             return left;

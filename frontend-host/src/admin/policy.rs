@@ -343,8 +343,13 @@ impl Admin {
         change: impl FnOnce(&Versions) -> Result<(), SwapError> + Send + 'static,
     ) -> Changed {
         let gateway = Arc::clone(&self.gateway);
-        if let Some(protocol) = gateway.backend.replicas.protocol() {
-            gateway.policy.note_protocol(protocol);
+        let replicas = &gateway.backend.replicas;
+        if replicas.protocol().is_none() && gateway.policy.is_saved() {
+            let _ = replicas.ask_catalog().await; // what it says is noted
+        }
+        match replicas.protocol() {
+            Some(protocol) => gateway.policy.note_protocol(protocol),
+            None => gateway.policy.note_protocol_unheard(),
         }
         let changing = tokio::task::spawn_blocking(move || {
             // Nobody waits for a check whose end is known.

@@ -162,7 +162,9 @@ impl Refusal {
             Self::NotReady(_)
             | Self::StockUnavailable(_)
             | Self::Stopping
-            | Self::Swap(SwapError::NoThread(_) | SwapError::HandingOver) => {
+            | Self::Swap(
+                SwapError::NoThread(_) | SwapError::HandingOver | SwapError::ProtocolUnheard { .. },
+            ) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Swap(SwapError::NotSaved(_)) => StatusCode::INSUFFICIENT_STORAGE,
@@ -184,7 +186,8 @@ impl IntoResponse for Refusal {
         }
         let passes_soon = matches!(
             self,
-            Self::StockUnavailable(_) | Self::Swap(SwapError::HandingOver)
+            Self::StockUnavailable(_)
+                | Self::Swap(SwapError::HandingOver | SwapError::ProtocolUnheard { .. })
         );
         if status == StatusCode::TOO_MANY_REQUESTS || passes_soon {
             response.headers_mut().insert(RETRY_AFTER, SOON);

@@ -94,6 +94,7 @@ fn write(
     measured: &Measured,
 ) {
     while let Ok((first, mut spans)) = queue.recv() {
+        measured.writing.begin();
         let mut saves = 1;
         let group = order_core::durable::gather(first, || {
             let (next, with_it) = queue.try_recv().ok()?;
@@ -103,6 +104,7 @@ fn write(
         });
         let event = write_group(&mut *lock(store), &group, measured);
         drop(spans);
+        measured.writing.end();
         // Where the driver has stopped nobody needs to know, yet what has queued is written.
         let _ = inputs.blocking_send(Input::Saved { saves, event });
     }

@@ -383,3 +383,27 @@ impl Target {
         }
     }
 }
+
+/// Writes down beside a journal of what it was made: as the comment of its table `identity`, which standbys and dumps have as
+/// well.
+///
+/// # Errors
+/// Where the server refuses, as it does where another role owns the table.
+pub async fn note_origin(
+    url: &StoreUrl,
+    allow_unreplicated: bool,
+    origin: &str,
+) -> Result<(), OpenError> {
+    let wanted = Wanted::Writable {
+        allow_unreplicated,
+        seen: None,
+    };
+    let (connection, _) = Connection::open(url, &wanted).await?;
+    let client = &connection.client;
+    // The server quotes it: such a statement takes no values.
+    let sql = "SELECT format('COMMENT ON TABLE identity IS %L', $1::text)";
+    let statement = client.query_one(sql, &[&origin]).await.map_err(of_read)?;
+    let statement: String = get(&statement, 0)?;
+    client.batch_execute(&statement).await.map_err(of_read)?;
+    Ok(())
+}

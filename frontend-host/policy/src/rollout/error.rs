@@ -105,6 +105,16 @@ pub enum SwapError {
         /// From which on it may be saved.
         wanted: Protocol,
     },
+    /// The same, as far as anybody knows.
+    #[error(
+        "it is made for `{interface}`, which gateways of a release before version {wanted} of the services' protocol cannot start, and the catalog has not said yet at which the bazaar is: send it again once the catalog answers, or make it for an older world"
+    )]
+    ProtocolUnheard {
+        /// What it exports.
+        interface: &'static str,
+        /// From which on it may be saved.
+        wanted: Protocol,
+    },
     /// Another process takes the gateway's place.
     #[error(
         "another process is taking this gateway's place: send the change again in a moment, when that one serves"

@@ -35,6 +35,9 @@ use crate::replay::recording::Recorder;
 use crate::replay::shadow::Shadow;
 use crate::replay::{HeaderChoice, RecordError, Recording};
 
+/// Instead of a version of the services' protocol: the catalog has not said yet at which the bazaar is.
+const UNHEARD: u32 = u32::MAX;
+
 /// The versions of the policy that this gateway has loaded.
 pub struct Versions {
     pub(super) admission: Admission,
@@ -47,8 +50,10 @@ pub struct Versions {
     pub(crate) recorder: Recorder,
     pub(crate) recent: RecentInputs,
     pub(crate) auditor: Auditor,
-    /// The version of the services' protocol that the bazaar is at; 0 until it is known.
+    /// The version of the services' protocol that the bazaar is at; 0 where nobody asks, or [`UNHEARD`].
     protocol: AtomicU32,
+    /// See [`is_saved`](Self::is_saved).
+    is_saved: bool,
     /// The generation for which a version was looked for that is better behind the active one.
     pub(super) searched: AtomicU64,
     /// Whether the version behind the active one could not have its secrets when it was looked at.
@@ -93,6 +98,7 @@ impl Versions {
         };
         let candidate = saved.last_candidate(probation);
         let failed = saved.failed;
+        let is_saved = log.is_some();
         if let Some(log) = &mut log {
             if active.digest == start.digest() {
                 log.save(start)?;
@@ -124,6 +130,7 @@ impl Versions {
             recent: RecentInputs::default(),
             auditor: Auditor::start()?,
             protocol: AtomicU32::new(0),
+            is_saved,
             searched: AtomicU64::new(0),
             secrets_missing: AtomicBool::new(false),
         })
@@ -132,6 +139,18 @@ impl Versions {
     /// The bazaar is at that version of the services' protocol: components are taken that each gateway of it can start.
     pub fn note_protocol(&self, protocol: Protocol) {
         self.protocol.store(protocol.get(), Ordering::Relaxed);
+    }
+
+    /// Nobody has said yet at which version the bazaar is: until it is [known](Self::note_protocol), a component is not saved
+    /// that gateways of the release before could not start.
+    pub fn note_protocol_unheard(&self) {
+        let (order, protocol) = (Ordering::Relaxed, &self.protocol);
+        let _ = protocol.compare_exchange(0, UNHEARD, order, order); // what is known stays known
+    }
+
+    /// Whether what is in service is saved, for the next start, which may be of the release before.
+    pub fn is_saved(&self) -> bool {
+        self.is_saved
     }
 
     /// What it took to admit versions, and what became of them.
@@ -243,10 +262,14 @@ impl Versions {
 
     /// Whether a component may be saved that was not saved before.
     fn check_protocol(&self, version: &Version) -> Result<(), SwapError> {
-        let wanted = version.world.since();
-        match Protocol::new(self.protocol.load(Ordering::Relaxed)) {
+        let (interface, wanted) = (version.world.interface(), version.world.since());
+        let at = self.protocol.load(Ordering::Relaxed);
+        if at == UNHEARD && self.is_saved && wanted > Protocol::FIRST {
+            return Err(SwapError::ProtocolUnheard { interface, wanted });
+        }
+        match Protocol::new(at) {
             Some(at) if at < wanted => Err(SwapError::NotRaised {
-                interface: version.world.interface(),
+                interface,
                 at,
                 wanted,
             }),

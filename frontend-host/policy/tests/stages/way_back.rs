@@ -268,6 +268,26 @@ fn a_policy_of_a_later_world_waits_for_the_protocol_and_what_was_there_before_do
 }
 
 #[test]
+fn a_policy_of_a_later_world_is_not_saved_before_the_catalog_was_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let saved = started(dir.path(), DEFAULT_POLICY);
+    saved.note_protocol_unheard();
+    let refused = saved.activate(&guest("marked"), &operator()).map(drop);
+    let why = refused.unwrap_err();
+    assert!(matches!(why, SwapError::ProtocolUnheard { .. }), "{why}");
+    let file = format!("policies/{}.wasm", Digest::of(&guest("marked")));
+    assert!(!dir.path().join(file).exists());
+    saved.note_protocol(Protocol::WORLD_1_2);
+    // It was heard once, and no bazaar goes back.
+    saved.note_protocol_unheard();
+    saved.activate(&guest("marked"), &operator()).unwrap();
+    // Of what is not saved no other release hears.
+    let unsaved = versions(None, DEFAULT_POLICY);
+    unsaved.note_protocol_unheard();
+    unsaved.activate(&guest("marked"), &operator()).unwrap();
+}
+
+#[test]
 fn a_state_of_a_later_release_is_refused_and_one_without_a_format_is_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let versions = started(dir.path(), DEFAULT_POLICY);
