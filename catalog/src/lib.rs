@@ -193,10 +193,11 @@ pub async fn run_on_postgres(
     let (reporter, receiver) = storage::damage::channel();
     let (active, elsewhere) = watch::channel(None);
     let callers = Callers::default();
+    let counted = callers.clone();
     // Ends with this function.
     let check = OnceLock::new();
     let opened = async {
-        let (mut store, loaded) = match open_on_postgres(config, callers.clone(), &active).await {
+        let (mut store, loaded) = match open_on_postgres(config, counted, &active).await {
             Err(Error::Storage(error)) if error.is_damage() => {
                 reporter.report(error.to_string());
                 return pending().await; // until the catalog ends for it
