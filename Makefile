@@ -56,7 +56,7 @@ hosts: wasm-target ## take power and network from hosts for SECONDS=300 from SEE
 swaps: wasm-target ## swap policies under full load: 1,000 changes, a million replies; shadow all; measure traps
 	BAZAAR_SWAPS_STRETCHES=$(or $(STRETCHES),25) BAZAAR_SWAPS_MS=$(or $(MS),4000) \
 	BAZAAR_SWAPS_CHANGES=$(or $(CHANGES),43) BAZAAR_SWAPS_REPLIES=$(or $(REPLIES),1000000) \
-	BAZAAR_SWAPS_P99_PERCENT=$(or $(P99_PERCENT),120) BAZAAR_SWAPS_MEMORY=$(or $(MEMORY),10000) \
+	$(if $(BUSY),BAZAAR_SWAPS_BUSY=$(BUSY),BAZAAR_SWAPS_P99_PERCENT=$(or $(P99_PERCENT),120)) BAZAAR_SWAPS_MEMORY=$(or $(MEMORY),10000) \
 	BAZAAR_SWAPS_SECONDS=$(or $(PAIRS),20) $(if $(P999_TIMES),BAZAAR_SWAPS_P999_TIMES=$(P999_TIMES)) \
 	BAZAAR_PROBATION_KEPT_PERCENT=$(or $(KEPT_PERCENT),80) \
 	cargo test --release --test integration -- swaps:: probation::who_finds --nocapture --test-threads=1

@@ -1,4 +1,4 @@
-//! Two catalogs over one database: the active one is killed, paused and stopped under load.
+//! Two catalogs over one database: the active one is killed, paused, stopped and cut off from its callers under load.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -8,7 +8,9 @@ use rustix::process::Signal;
 use serde_json::json;
 use test_postgres::{Cluster, Options as Servers};
 
-use crate::harness::{Bazaar, Server, Spread, Trades, number, wait_until};
+use crate::harness::{
+    Bazaar, Conduct, Options, Order, Server, Spread, Trades, all_links, number, wait_until,
+};
 use crate::on_postgres::{judge, start, trade_while};
 
 const BOTH: [Server; 2] = [Server::Catalog, Server::OtherCatalog];
@@ -80,6 +82,59 @@ fn whichever_catalog_dies_the_other_serves_and_nothing_is_lost_or_made_twice() {
         roles(bazaar);
     });
     judge(&bazaar, &orders);
+    bazaar.stop();
+}
+
+/// It reaches its database, so its beats go on; only the one that stands by hears from gateways and replicas.
+#[test]
+fn a_catalog_that_its_callers_do_not_reach_hands_over_to_one_that_they_do() {
+    let Some(cluster) = replicated() else { return };
+    let mut bazaar = Bazaar::start(Options {
+        store: Some(cluster.database("bazaar")),
+        lease_ms: 300,
+        catalogs: 2,
+        proxied: true,
+        ..Options::default()
+    });
+    // Only the way to this one leads through proxies.
+    let (cut, other) = (Server::Catalog, Server::OtherCatalog);
+    if roles(&bazaar).0 == other {
+        assert!(bazaar.server(other).terminate().success());
+        wait_until("the one behind proxies to be active", || {
+            is_active(&bazaar, cut)
+        });
+        bazaar.start_server(other);
+    }
+    assert_eq!(roles(&bazaar), (cut, other));
+    bazaar.trade(&Order::sell(1, "meta"));
+    let to_it = |bazaar: &Bazaar, conduct: Conduct| {
+        for link in all_links(1, &[1, 2, 3]) {
+            if link.to == cut {
+                bazaar.link(link).set(conduct);
+                bazaar.link(link).reset();
+            }
+        }
+    };
+    let silent = Conduct {
+        holds_there: true,
+        holds_back: true,
+        ..Conduct::default()
+    };
+    to_it(&bazaar, silent);
+    wait_until("the other one to be active", || is_active(&bazaar, other));
+    bazaar.trade(&Order::sell(1, "meta"));
+    wait_until("the one that is cut off to end", || {
+        !bazaar.server(cut).is_running()
+    });
+    let log = bazaar.server(cut).log();
+    assert!(log.contains("it has handed over"), "{log}");
+    // Nobody asks it, so it takes nothing back; and nobody asks it more than the other once they reach it again.
+    bazaar.start_server(cut);
+    bazaar.trade(&Order::sell(1, "meta"));
+    to_it(&bazaar, Conduct::default());
+    assert_eq!(roles(&bazaar), (other, cut));
+    bazaar.trade(&Order::sell(1, "meta"));
+    bazaar.check_acknowledged();
     bazaar.stop();
 }
 

@@ -7,7 +7,8 @@
 //! changes in each second one; at least `BAZAAR_SWAPS_REPLIES` replies; p99 during swaps at most
 //! `BAZAAR_SWAPS_P99_PERCENT` per cent of what it is without, where that is given. What the second of one
 //! swap costs is compared `BAZAAR_SWAPS_SECONDS` times, and p99.9 in it is at most
-//! `BAZAAR_SWAPS_P999_TIMES` times what it is in others (the median), where that is given.
+//! `BAZAAR_SWAPS_P999_TIMES` times what it is in others (the median), where that is given. `BAZAAR_SWAPS_BUSY` loops, of a
+//! higher priority than all of it, run beside the first of the tests.
 //!
 //! - [`load`]: clients that look up and trade;
 //! - [`keyless`]: clients without the key of a version that asks for one;
@@ -27,7 +28,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Bazaar, Latencies, Options, Server, Spread, alone, guest, no_latencies, number, slow_target,
+    Bazaar, Busy, Latencies, Options, Server, Spread, alone, guest, nicely, no_latencies, number,
+    slow_target,
 };
 
 use load::{CLIENT_HEADER, Load};
@@ -35,6 +37,10 @@ use operator::{Company, EDITIONS, Operator};
 
 /// Clients that look up, each over a connection of its own.
 const CLIENTS: usize = 64;
+
+/// How much nicer all of it is than the loops beside it, where there are any, and how many elections there may be then.
+const NICE: i32 = 5;
+const ELECTIONS_MAX: u64 = 3;
 
 /// How large a run is.
 struct Size {
@@ -81,12 +87,26 @@ fn bazaar() -> Bazaar {
 #[test]
 fn swaps_under_full_load_fail_no_request_and_mix_no_versions() {
     let _alone = alone();
+    let loops = number("BAZAAR_SWAPS_BUSY", 0) as usize;
+    if loops == 0 {
+        return swap_under_full_load(None);
+    }
+    let busy = Busy::later(loops);
+    nicely(NICE, || swap_under_full_load(Some(&busy)));
+}
+
+fn swap_under_full_load(busy: Option<&Busy>) {
     let size = Size::from_env();
     let bazaar = bazaar();
     let slow = slow_target(&bazaar);
     let load = Load::on(bazaar.address(), size.stretches() + 2).asking_for(&slow);
     let mut operator = Operator::of(&bazaar, &load);
     operator.settle();
+    let epoch = || bazaar.status()["epoch"].as_u64().expect("it is a number");
+    let before = epoch();
+    if let Some(busy) = busy {
+        busy.begin();
+    }
     load.run(CLIENTS, || {
         thread::sleep(size.stretch);
         for pair in 0..size.pairs {
@@ -104,6 +124,12 @@ fn swaps_under_full_load_fail_no_request_and_mix_no_versions() {
     let [kept_out, let_through, let_in] =
         [&load.kept_out, &load.let_through, &load.let_in].map(|it| it.load(Ordering::Relaxed));
     let tally = operator.tally();
+    let elections = epoch() - before;
+    println!("{elections} elections");
+    assert!(
+        busy.is_none() || elections <= ELECTIONS_MAX,
+        "{elections} elections"
+    );
     println!(
         "{replies} replies, {hits} of them kept ones, through {} changes; of {} versions that misbehave {} \
          were rolled back, {} broken off for slowness and {} refused; {} others were refused, and {} that \

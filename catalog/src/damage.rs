@@ -12,7 +12,7 @@ use tonic::async_trait;
 
 use crate::store::sqlite::FILE;
 use crate::store::{Journal, Loaded, Store};
-use catalog_core::{Batch, PriorOutcome, WriterLease};
+use catalog_core::{Batch, PriorOutcome, SaidCallers, WriterLease};
 
 /// A store or a journal whose damage is reported.
 pub(crate) struct Watched<S> {
@@ -57,6 +57,10 @@ impl Store for Watched<Box<dyn Store>> {
 
     async fn beat(&mut self) -> Result<(), StorageError> {
         self.inner.beat().await
+    }
+
+    async fn standby_callers(&mut self) -> Result<Option<SaidCallers>, StorageError> {
+        self.inner.standby_callers().await
     }
 
     async fn raise_protocol(&mut self, protocol: Protocol) -> Result<(), StorageError> {

@@ -66,6 +66,11 @@ pub enum Error {
     /// An invariant does not hold; the log says which.
     #[error("the writer ended before it was told to")]
     Writer,
+    /// It has handed over.
+    #[error(
+        "more callers reach a catalog that stands by than this one: it has handed over, and its next start stands by"
+    )]
+    TurnedAway,
 }
 
 /// Why a lost database was not rebuilt.

@@ -12,6 +12,7 @@
 //! - [`takes`]: tokens that gateways take for their policies;
 //! - [`access`]: who may call what;
 //! - [`service`]: the gRPC service;
+//! - [`callers`]: how many callers ask it, rather than another catalog;
 //! - [`standby`]: what clients are told while another catalog is active;
 //! - `observed`: what it says of itself to whoever monitors it;
 //! - [`measured`]: what it counts and times;
@@ -55,6 +56,7 @@ pub mod session;
 pub mod takes;
 pub mod access;
 pub mod service;
+pub mod callers;
 pub mod standby;
 mod observed;
 pub mod measured;
@@ -91,6 +93,7 @@ pub fn schema_versions() -> SchemaVersions {
     }
 }
 
+use crate::callers::Callers;
 use crate::damage::{Damaged, Home, Watched};
 use crate::error::NoJournal;
 use crate::server::{Parts, Server};
@@ -161,6 +164,7 @@ pub async fn run(
     let server = Server {
         parts: ready(Ok(parts)),
         elsewhere,
+        callers: Callers::default(),
         monitor,
         listener,
     };
@@ -172,7 +176,8 @@ pub async fn run(
 ///
 /// # Errors
 /// As [`run`]. Where nobody can tell what became of a commit, or another catalog has taken the
-/// database over, the process ends instead, and its next start stands by.
+/// database over, the process ends instead, and its next start stands by. [`Error::TurnedAway`], where it has handed over to
+/// one that more callers reach.
 pub async fn run_on_postgres(
     config: PostgresConfig,
     listener: impl Into<Incoming>,
@@ -187,10 +192,12 @@ pub async fn run_on_postgres(
     let damaged = |what| Damaged { home, what };
     let (reporter, receiver) = storage::damage::channel();
     let (active, elsewhere) = watch::channel(None);
+    let callers = Callers::default();
+    let counted = callers.clone();
     // Ends with this function.
     let check = OnceLock::new();
     let opened = async {
-        let (mut store, loaded) = match open_on_postgres(config, &active).await {
+        let (mut store, loaded) = match open_on_postgres(config, counted, &active).await {
             Err(Error::Storage(error)) if error.is_damage() => {
                 reporter.report(error.to_string());
                 return pending().await; // until the catalog ends for it
@@ -222,6 +229,7 @@ pub async fn run_on_postgres(
     let server = Server {
         parts: opened,
         elsewhere,
+        callers,
         monitor,
         listener,
     };
@@ -312,10 +320,15 @@ fn first_stocks(file: Option<&Path>) -> Result<Vec<Listing>, Error> {
 /// Opens the database, and begins a journal where it has none and one is wanted.
 async fn open_on_postgres(
     config: PostgresConfig,
+    callers: Callers,
     active: &watch::Sender<Option<String>>,
 ) -> Result<(PostgresStore, Loaded), Error> {
     let (new, stocks) = (config.new, config.stocks.clone());
-    let opened = PostgresStore::open(open_options(config)?, active).await;
+    let options = OpenOptions {
+        callers,
+        ..open_options(config)?
+    };
+    let opened = PostgresStore::open(options, active).await;
     let mut store = opened.map_err(of_opening)?;
     if store.was_there() {
         warn_of_leftovers(new, stocks.as_deref());
@@ -351,6 +364,7 @@ fn open_options(config: PostgresConfig) -> Result<OpenOptions, Error> {
         new: first,
         commit_time_max: COMMIT_TIME_MAX,
         writer_lease: WRITER_LEASE,
+        callers: Callers::default(),
         rules: Rules::default(),
     })
 }

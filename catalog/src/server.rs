@@ -1,6 +1,7 @@
 //! Puts the parts together, serves, and takes them apart again.
 
 use std::collections::BTreeSet;
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use traces::Traces;
 
 use crate::access::ACCESS;
+use crate::callers::Callers;
 use crate::config::{SESSIONS_PER_CLIENT_MAX, SESSIONS_PER_PRINCIPAL_MAX, lease_margin};
 use crate::error::Error;
 use crate::gateways::Gateways;
@@ -37,7 +39,7 @@ use wire::reflection::reflection;
 
 use catalog_core::limits::Snapshot;
 use catalog_core::self_healing::Found;
-use catalog_core::{Leases, Visibility};
+use catalog_core::{Leases, Reach, SaidCallers, Visibility};
 
 /// How long a stop waits for requests that are being answered, before the writer is stopped.
 const DRAIN_MIN: Duration = Duration::from_millis(100);
@@ -90,6 +92,8 @@ pub struct Server<P, L> {
     pub parts: P,
     /// Where the active one is reached.
     pub elsewhere: watch::Receiver<Option<String>>,
+    /// Who asks this one.
+    pub callers: Callers,
     pub monitor: Monitor,
     pub listener: L,
 }
@@ -101,10 +105,14 @@ where
 {
     /// Serves until `shutdown`, then finishes what has queued and lets go of the store. Until there are parts it
     /// stands by: clients are told who is active.
+    ///
+    /// # Errors
+    /// Among others [`Error::TurnedAway`], after it has finished in the same way.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
         let Self {
             parts,
             elsewhere,
+            callers,
             monitor,
             listener,
         } = self;
@@ -112,7 +120,7 @@ where
         let listener = listener.into();
         monitor.export(Arc::new(listener.usage()));
         let (close, closing) = watch::channel(false);
-        let door = Door::new(elsewhere);
+        let door = Door::new(elsewhere, callers.clone());
         let protocol = BazaarProtocol::default();
         let server = listen::server(ACCESS, protocol.clone())
             .add_service(door.clone())
@@ -144,17 +152,27 @@ where
         observed::active(&monitor, Arc::clone(&shared));
         monitor.watch("writer", shared.measured.writing.clone());
         let stopping = async {
-            shutdown.await;
+            let said = tokio::select! {
+                () = &mut shutdown => None,
+                said = turned_away(&shared, &callers) => Some(said),
+            };
             monitor.stop();
-            tracing::info!("stopping");
+            match said {
+                None => tracing::info!("stopping"),
+                Some(SaidCallers { callers, .. }) => tracing::warn!(
+                    callers,
+                    "more callers reach a catalog that stands by than this one: handing over"
+                ),
+            }
             // Meanwhile it serves; nobody has to wait for what it lent afterwards.
             let _ = tokio::time::timeout(RECALL_TIME_MAX, shared.recall()).await; // or for its leases
+            said.is_some()
         };
-        tokio::select! {
+        let is_turned_away = tokio::select! {
             served = &mut server => return Err(ended(served)),
             _ = &mut writer_ended => return Err(Error::Writer),
-            () = stopping => {}
-        }
+            is_turned_away = stopping => is_turned_away,
+        };
         close.send_replace(true);
         shared.close();
         // A client that does not answer any more holds its connection: it does not hold up who takes over.
@@ -182,7 +200,30 @@ where
             let leave = move || handover.leave_in_directory(Of { journal, epoch }, &limits);
             let _ = tokio::task::spawn_blocking(leave).await; // the next start does without
         }
-        Ok(())
+        match is_turned_away {
+            true => Err(Error::TurnedAway),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Ready once more callers have turned to a catalog that stands by, for long enough; with what that said.
+async fn turned_away(shared: &Shared, callers: &Callers) -> SaidCallers {
+    let mut standbys = shared.standby_callers();
+    let mut reach = Reach::default();
+    loop {
+        if standbys.changed().await.is_err() {
+            return pending().await; // nobody reads it any more
+        }
+        let said = *standbys.borrow_and_update();
+        let now = BootTime::now();
+        // A gateway that knows of no other catalog asks none, but has a session.
+        let own = callers.count(now).max(shared.sessions() as u64);
+        if let Some(said) = said
+            && reach.is_lost(said, own, now)
+        {
+            return said;
+        }
     }
 }
 

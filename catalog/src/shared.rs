@@ -18,8 +18,8 @@ use crate::error::RequestError;
 use crate::measured::{Measured, SessionEvent};
 use catalog_core::standing::{Owing, Standing};
 use catalog_core::{
-    Batch, Invalidation, Leadership, Renewal, Round, Rule, Rules, Seen, SessionExpired, Stock,
-    TradeResult, Visibility,
+    Batch, Invalidation, Leadership, Renewal, Round, Rule, Rules, SaidCallers, Seen,
+    SessionExpired, Stock, TradeResult, Visibility,
 };
 
 /// Most replies that wait for caches to let go.
@@ -214,6 +214,7 @@ pub struct Shared {
     opened: Notify,
     released: Notify,
     healed: watch::Sender<bool>,
+    standby_callers: watch::Sender<Option<SaidCallers>>,
     protocol: BazaarProtocol,
     /// What was done so far.
     pub measured: Arc<Measured>,
@@ -278,6 +279,7 @@ impl Shared {
             opened: Notify::new(),
             released: Notify::new(),
             healed: watch::Sender::new(false),
+            standby_callers: watch::Sender::new(None),
             protocol,
             measured,
         }
@@ -357,6 +359,16 @@ impl Shared {
     pub async fn healed(&self) {
         let mut healed = self.healed.subscribe();
         let _ = healed.wait_for(|&healed| healed).await; // its sender is here
+    }
+
+    /// That was read of catalogs that stand by.
+    pub fn set_standby_callers(&self, said: SaidCallers) {
+        self.standby_callers.send_replace(Some(said));
+    }
+
+    /// The same, each time that it is read.
+    pub fn standby_callers(&self) -> watch::Receiver<Option<SaidCallers>> {
+        self.standby_callers.subscribe()
     }
 
     /// From when on stocks may be read and traded.

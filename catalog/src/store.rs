@@ -18,7 +18,7 @@ use storage::StorageError;
 use storage::rows::{OrderSearch, missing};
 use tonic::async_trait;
 
-use catalog_core::{Batch, CatalogState, PriorOutcome, Term, WriterLease};
+use catalog_core::{Batch, CatalogState, PriorOutcome, SaidCallers, Term, WriterLease};
 
 pub mod sqlite;
 pub mod postgres;
@@ -88,6 +88,12 @@ pub trait Store: Send {
     /// Says that its writer is there.
     async fn beat(&mut self) -> Result<(), StorageError> {
         Ok(())
+    }
+
+    /// What catalogs that stand by say of how many callers ask them; nothing where there is no place for it. Read beside what is
+    /// committed: it says nothing of that.
+    async fn standby_callers(&mut self) -> Result<Option<SaidCallers>, StorageError> {
+        Ok(None)
     }
 
     /// Notes durably which version of the protocol the bazaar is at, and makes what that version keeps: releases that do

@@ -510,7 +510,8 @@ fn until_wanted(lease: &WriterLease) -> Duration {
     wake.since(BootTime::now())
 }
 
-/// Does what is due for a lease: a beat.
+/// Does what is due for a lease: a beat, and beside it a look at who asks others. Whoever commits all the time does without:
+/// callers reach it.
 async fn keep(lease: &mut WriterLease, committer: &mut Committer) -> Result<(), StorageError> {
     let Some(WriterStep::Beat(_)) = lease.next(BootTime::now()) else {
         return Ok(());
@@ -520,6 +521,9 @@ async fn keep(lease: &mut WriterLease, committer: &mut Committer) -> Result<(), 
         tracing::error!(%error, "the database refuses this catalog's sign of life: nothing is answered until it takes one");
     }
     note(lease, &beaten, committer);
+    if beaten.is_ok() {
+        committer.look_at_standbys().await;
+    }
     Ok(())
 }
 

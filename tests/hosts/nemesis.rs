@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use super::site::{CATALOGS, DATABASES, ORDERS, Role, Site, all_hosts};
+use super::site::{CATALOGS, DATABASES, GATEWAYS, ORDERS, Role, Site, all_hosts};
 use super::switch::Way;
 
 /// Faults under way at once.
@@ -64,6 +64,8 @@ pub enum Fault {
     /// It hears no other host.
     Deafen,
     CutOff,
+    /// No replica and no gateway hears it, nor it them. The others do.
+    LoseCallers,
     /// What it sends and hears is late, or lost, or in disorder.
     Weather(&'static str, Way),
     /// An order replica whose disk is lost, with its power.
@@ -80,6 +82,7 @@ impl Fault {
             Self::Mute => "mute",
             Self::Deafen => "deafen",
             Self::CutOff => "cut off",
+            Self::LoseCallers => "take the callers of",
             Self::Weather(kind, _) => kind,
             Self::LoseDisk => "lose the disk of",
             Self::Divide(_) => "divide",
@@ -96,6 +99,12 @@ impl Fault {
             Self::Mute => out(Way::CUT).collect(),
             Self::Deafen => back(Way::CUT).collect(),
             Self::CutOff => out(Way::CUT).chain(back(Way::CUT)).collect(),
+            Self::LoseCallers => {
+                let callers = || ORDERS.into_iter().chain(GATEWAYS);
+                let there = callers().map(|caller| (caller, host, Way::CUT));
+                let back = callers().map(|caller| (host, caller, Way::CUT));
+                there.chain(back).collect()
+            }
             Self::Weather(_, way) => out(*way).chain(back(*way)).collect(),
             Self::Divide(side) => {
                 let all = all_hosts();
@@ -181,6 +190,7 @@ fn draw(random: &mut Rng) -> (Fault, Target) {
         77..82 => (Fault::Weather("disorder", disorder), target),
         82..87 => (Fault::Weather("lose a tenth of", lossy), target),
         87..92 => (Fault::LoseDisk, Target::Host(order)),
+        92..96 => (Fault::LoseCallers, Target::ActiveCatalog),
         _ => (Fault::Divide(side), Target::Host(host)),
     }
 }
@@ -295,7 +305,7 @@ fn a_seed_has_one_plan_and_every_kind_of_fault_is_drawn() {
         .flat_map(plan_of)
         .map(|planned| planned.fault.name())
         .collect();
-    assert_eq!(kinds.len(), 10, "{kinds:?}");
+    assert_eq!(kinds.len(), 11, "{kinds:?}");
     let targets: BTreeSet<&str> = (1..5)
         .flat_map(plan_of)
         .map(|planned| planned.target.name())
@@ -307,4 +317,6 @@ fn a_seed_has_one_plan_and_every_kind_of_fault_is_drawn() {
     let side = BTreeSet::from(CATALOGS);
     let across = Fault::Divide(side).ways(DATABASES[0]);
     assert_eq!(across.len(), 2 * 2 * (all_hosts().len() - 2));
+    let callers = Fault::LoseCallers.ways(CATALOGS[0]);
+    assert_eq!(callers.len(), 2 * (ORDERS.len() + GATEWAYS.len()));
 }

@@ -6,6 +6,7 @@
 //! - [`visibility`]: what readers see of the stocks while trades become durable and caches let go;
 //! - [`limits`]: how often something may be done, over all gateways;
 //! - [`writer_lease`]: which of several catalogs over one database serves;
+//! - [`reach`]: when the active one hands over to one that more callers reach;
 //! - [`self_healing`]: how a catalog that starts gets back what its database lost;
 //! - [`ablation`]: the protective rules that a test can take out.
 
@@ -15,6 +16,7 @@ pub mod standing;
 pub mod visibility;
 pub mod limits;
 pub mod writer_lease;
+pub mod reach;
 pub mod self_healing;
 pub mod ablation;
 
@@ -25,6 +27,7 @@ pub use ledger::{
     StaleEpoch, Stock, Term, TradeResult,
 };
 pub use limits::Limits;
+pub use reach::{Reach, SaidCallers};
 pub use self_healing::{HEALING_WAIT_MAX, HealingStep, SelfHealing};
 pub use visibility::{Seen, Visibility};
 pub use writer_lease::{WRITER_LEASE, WriterLease};

@@ -11,7 +11,7 @@ use tonic::async_trait;
 
 use super::{Journal, Loaded, Store};
 use catalog_core::writer_lease::{Fence, WriterId, WriterTerm};
-use catalog_core::{Batch, CatalogState, PriorOutcome, RefusedOrder, WriterLease};
+use catalog_core::{Batch, CatalogState, PriorOutcome, RefusedOrder, SaidCallers, WriterLease};
 
 /// The journal of every disk in memory.
 pub const JOURNAL: JournalId = JournalId::new(*b"a disk in memory");
@@ -47,6 +47,7 @@ struct Content {
     /// Where another one may take it over.
     writer_lease: Option<Duration>,
     beats: usize,
+    standby_callers: Option<SaidCallers>,
     closed: bool,
 }
 
@@ -91,6 +92,13 @@ impl Disk {
     /// From now on others can take it over that saw no sign of life for so long.
     pub fn set_writer_lease(&self, lease: Duration) {
         self.content().writer_lease = Some(lease);
+    }
+
+    /// A catalog that stands by says that so many callers ask it.
+    pub fn say_standby_callers(&self, callers: u64) {
+        let mut content = self.content();
+        let said = content.standby_callers.map_or(0, |said| said.said) + 1;
+        content.standby_callers = Some(SaidCallers { said, callers });
     }
 
     /// How many signs of life there were that nothing else was committed with.
@@ -239,6 +247,10 @@ impl Store for MemoryStore {
         }
         content.beats += 1;
         Ok(())
+    }
+
+    async fn standby_callers(&mut self) -> Result<Option<SaidCallers>, StorageError> {
+        Ok(self.0.content().standby_callers)
     }
 
     async fn close(&mut self) -> Result<(), StorageError> {

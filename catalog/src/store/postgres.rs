@@ -9,6 +9,7 @@
 //! - `lease`: who may write;
 //! - `protocol`: which version of the protocol the bazaar is at;
 //! - `limits`: what a catalog leaves the next one of them;
+//! - `callers`: how many callers ask the catalogs that stand by;
 //! - `rows`: their columns;
 //! - `write`: a batch in one statement;
 //! - `read`, `journal`: rows that continue the chain;
@@ -41,9 +42,10 @@ use super::audit::Audit;
 use super::checksums::{of_identity, of_term};
 use super::words::side;
 use super::{Journal, Loaded, Store, term as checked_term};
+use crate::callers::Callers;
 use crate::stocks::{self, Listing};
 use catalog_core::writer_lease::{StatementOutcome, WriterLease, WriterStep};
-use catalog_core::{Batch, CatalogState, PriorOutcome, Rules, Stock, Term};
+use catalog_core::{Batch, CatalogState, PriorOutcome, Rules, SaidCallers, Stock, Term};
 
 pub mod url;
 mod tls;
@@ -54,6 +56,7 @@ mod writer_row;
 mod lease;
 mod protocol;
 mod limits;
+mod callers;
 mod rows;
 mod write;
 mod read;
@@ -121,6 +124,8 @@ pub struct OpenOptions {
     pub commit_time_max: Duration,
     /// For how long a beat has to stand still before another writer takes over: the same for all.
     pub writer_lease: Duration,
+    /// Who asks this catalog, which it says while it stands by.
+    pub callers: Callers,
     /// All of them, but in tests.
     pub rules: Rules,
 }
@@ -165,6 +170,8 @@ pub struct PostgresStore {
     /// What the catalog before left, until it is asked for, and what this one leaves.
     left: Option<Vec<u8>>,
     leaves: Leaves,
+    /// Whether there is a place for what standbys say, once that was looked for.
+    has_callers: Option<bool>,
 }
 
 impl PostgresStore {
@@ -187,6 +194,7 @@ impl PostgresStore {
             new,
             commit_time_max,
             writer_lease,
+            callers,
             rules,
         } = options;
         let none = || PostgresError::NoJournal(url.to_string());
@@ -198,6 +206,7 @@ impl PostgresStore {
             new: new.is_some(),
             time_max: commit_time_max,
             lease: writer_lease,
+            callers: &callers,
             rules,
             active,
         };
@@ -245,6 +254,7 @@ impl PostgresStore {
             was_there,
             left: left.filter(|_| life == Life::Same),
             leaves: Leaves::default(),
+            has_callers: None,
         };
         let reading = async {
             let loading = async {
@@ -461,10 +471,37 @@ impl Store for PostgresStore {
     async fn raise_protocol(&mut self, protocol: Protocol) -> Result<(), StorageError> {
         let raised = protocol::raise(&mut self.writer, protocol);
         let raised = tokio::time::timeout(COMMIT_TIME_MAX, raised).await;
+        self.has_callers = None; // it may have come with it
         raised.unwrap_or_else(|_| {
             let problem = format!("it was not raised within {COMMIT_TIME_MAX:?}");
             Err(StorageError::Ambiguous(problem))
         })
+    }
+
+    async fn standby_callers(&mut self) -> Result<Option<SaidCallers>, StorageError> {
+        let (client, known) = (&self.writer.connection.client, self.has_callers);
+        let reading = async {
+            let has_callers = match known {
+                Some(has_callers) => has_callers,
+                None => schema::has_callers(client)
+                    .await
+                    .map_err(|error| StorageError::Server(error.to_string()))?,
+            };
+            let said = match has_callers {
+                true => Some(callers::read(client).await?),
+                false => None,
+            };
+            Ok::<_, StorageError>((has_callers, said))
+        };
+        let read = tokio::time::timeout(COMMIT_TIME_MAX, reading).await;
+        let Ok(read) = read else {
+            // Good for no commit either: the next beat ends the process.
+            self.writer.is_silent = true;
+            return Err(late(COMMIT_TIME_MAX));
+        };
+        let (has_callers, said) = read?;
+        self.has_callers = Some(has_callers);
+        Ok(said)
     }
 
     async fn note_healed(&mut self) -> Result<(), StorageError> {

@@ -269,6 +269,7 @@ async fn serve(parts: Parts, listener: impl Into<Incoming>, stopped: Stopped) ->
     let server = Server {
         parts: async { Ok(parts) },
         elsewhere,
+        callers: Default::default(),
         monitor: Default::default(),
         listener,
     };

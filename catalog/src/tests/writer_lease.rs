@@ -7,8 +7,9 @@ use wire::catalog::v1::session_event::Event;
 use wire::catalog::v1::{self, Side};
 
 use super::harness::{
-    Client, Leader, Running, Session, disk, leadership, order, read_stock, until,
+    Client, Leader, Running, SOON, Session, disk, leadership, order, read_stock, until,
 };
+use crate::error::Error;
 use crate::store::memory::Disk;
 
 const WRITER_LEASE: Duration = Duration::from_millis(600);
@@ -125,6 +126,22 @@ async fn a_catalog_that_stops_recalls_what_it_lent_and_waits_for_nobody_who_rele
     assert!(waited < Duration::from_secs(2), "{waited:?}");
     drop(hung);
     stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_catalog_that_fewer_callers_reach_than_another_hands_over_and_says_why_it_ends() {
+    let (disk, catalog, _leader) = start().await;
+    let standby = disk.clone();
+    let saying = tokio::spawn(async move {
+        while !standby.is_closed() {
+            standby.say_standby_callers(3);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    let said = tokio::time::timeout(6 * SOON, saying).await;
+    said.expect("it hands over").unwrap();
+    let error = catalog.failed().await;
+    assert!(matches!(error, Error::TurnedAway), "{error}");
 }
 
 /// The signs of life go on where there is much to do that commits nothing.

@@ -423,6 +423,15 @@ impl Committer {
         self.store.beat().await
     }
 
+    /// Has it known how many callers ask catalogs that stand by.
+    pub async fn look_at_standbys(&mut self) {
+        match self.store.standby_callers().await {
+            Ok(Some(said)) => self.shared.set_standby_callers(said),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "cannot read who asks catalogs that stand by"),
+        }
+    }
+
     /// Spares the next start its waits: for leases, where no gateway can be serving what it holds,
     /// and for this writer.
     pub async fn note_clean_end(&mut self, now: BootTime) {

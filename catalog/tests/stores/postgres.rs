@@ -20,6 +20,7 @@ use test_postgres::{Cluster, Options};
 use tokio::sync::watch;
 use tonic::async_trait;
 
+use catalog::callers::Callers;
 use catalog::stocks::built_in;
 use catalog::store::postgres::{
     COMMIT_TIME_MAX, NewJournal, OpenError, OpenOptions, PostgresError, PostgresStore, StoreUrl,
@@ -108,6 +109,7 @@ impl Place for PostgresPlace<'_> {
     fn as_of_0_1_0(&self) -> &'static str {
         "ALTER TABLE writer DROP COLUMN protocol, DROP COLUMN spoken, DROP COLUMN spoken_term, DROP COLUMN server_started;
          DROP TABLE limits;
+         DROP TABLE standby_callers;
          DELETE FROM migration WHERE number >= 3"
     }
 
@@ -128,6 +130,7 @@ fn options(url: &str) -> OpenOptions {
         }),
         commit_time_max: COMMIT_TIME_MAX,
         writer_lease: LEASE,
+        callers: Callers::default(),
         rules: Rules::default(),
     }
 }

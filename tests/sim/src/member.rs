@@ -444,6 +444,7 @@ fn options(outbox: &Outbox<Output>, plan: &Plan, run: Run) -> OpenOptions {
         }),
         commit_time_max: COMMIT_TIME_MAX,
         writer_lease: WRITER_LEASE,
+        callers: Default::default(),
         rules: plan.catalog_rules(),
     }
 }

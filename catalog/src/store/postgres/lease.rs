@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use catalog_core::Rules;
+use catalog_core::reach::SAY_INTERVAL;
 use catalog_core::writer_lease::{
     Claim, Incarnation, StatementOutcome, WriterId, WriterLease, WriterStep,
 };
@@ -24,7 +25,8 @@ use super::error::{PostgresError, of_commit};
 use super::server::Server;
 use super::url::StoreUrl;
 use super::writer_row::{Life, read};
-use super::{OpenError, schema};
+use super::{OpenError, callers, schema};
+use crate::callers::Callers;
 
 /// Pause after a standby lost its connection, or what it is connected to will not do.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
@@ -47,6 +49,8 @@ pub(super) struct Standby<'a> {
     pub time_max: Duration,
     /// For how long a beat has to stand still.
     pub lease: Duration,
+    /// Who asks this catalog.
+    pub callers: &'a Callers,
     pub rules: Rules,
     /// Told where the active one is reached; nothing where there is none, or it is not known.
     pub active: &'a watch::Sender<Option<String>>,
@@ -90,6 +94,7 @@ impl Standby<'_> {
         let mut watching = Some(self.connect(&mut newest).await?);
         let mut troubled = false;
         let mut life = Life::SameTimeline;
+        let mut said_at = BootTime::now();
         loop {
             if let Some(wake) = lease.wake() {
                 tokio::time::sleep(wake.since(BootTime::now())).await;
@@ -97,7 +102,13 @@ impl Standby<'_> {
             match lease.next(BootTime::now()) {
                 None => {}
                 Some(WriterStep::Look) => {
-                    let looked = self.look(&mut watching, &mut newest, &mut lease).await;
+                    let looked = match self.look(&mut watching, &mut newest, &mut lease).await {
+                        Ok(found) => {
+                            let said = self.say(watching.as_ref(), &mut said_at).await;
+                            said.map(|()| found)
+                        }
+                        Err(error) => Err(error),
+                    };
                     match looked {
                         Ok(found) => {
                             life = found;
@@ -223,6 +234,28 @@ impl Standby<'_> {
             is_new
         });
         Ok(life)
+    }
+
+    /// Says how many callers ask this catalog, now and then while some do: the active one may not be reached by them.
+    async fn say(
+        &self,
+        watching: Option<&Watching>,
+        said_at: &mut BootTime,
+    ) -> Result<(), OpenError> {
+        let now = BootTime::now();
+        let count = self.callers.count(now);
+        if count == 0 {
+            *said_at = now; // those who ask next may only have lost one that is about to be taken over from
+        }
+        let Some(watching) = watching.filter(|_| now.since(*said_at) >= SAY_INTERVAL) else {
+            return Ok(());
+        };
+        *said_at = now;
+        let saying = callers::say(&watching.connection.client, count);
+        let late = |_| StorageError::Server(format!("no answer within {LOOK_TIME_MAX:?}"));
+        tokio::time::timeout(LOOK_TIME_MAX, saying)
+            .await
+            .map_err(late)?
     }
 
     /// Compares and sets: term *and* beat, since a writer that goes on changes the beat alone.

@@ -9,15 +9,24 @@ use tokio_postgres::{Client, Error, Transaction};
 use super::error::{PostgresError, told};
 
 /// What each release added; a script that was released is never changed.
-const SCRIPTS: &[&str] = &[TABLES, STOCK_CHANGES, PROTOCOL, SERVER_STARTED, LIMITS];
+const SCRIPTS: &[&str] = &[
+    TABLES,
+    STOCK_CHANGES,
+    PROTOCOL,
+    SERVER_STARTED,
+    LIMITS,
+    STANDBY_CALLERS,
+];
 
 /// How many of them a start runs: what came after that the release before does not know, and it runs only
 /// [when told](add_gated).
 const AT_START: usize = 2;
 
-/// With how many of them the writer's row says what is spoken, and with how many when its server had started.
+/// With how many of them the writer's row says what is spoken, and with how many when its server had started; with how many
+/// standbys say who asks them.
 const WITH_PROTOCOL: i32 = 3;
 const WITH_SERVER_STARTED: i32 = 4;
+const WITH_CALLERS: i32 = 6;
 
 /// How many there are.
 pub(super) const VERSION: usize = SCRIPTS.len();
@@ -116,6 +125,16 @@ const LIMITS: &str = "
     );
 ";
 
+/// What catalogs that stand by say to the active one.
+const STANDBY_CALLERS: &str = "
+    CREATE TABLE standby_callers ( -- one row
+        only_row smallint PRIMARY KEY CHECK (only_row = 0),
+        said bigint NOT NULL CHECK (said >= 0), -- rises
+        callers bigint NOT NULL CHECK (callers >= 0) -- that ask the one that said it last
+    );
+    INSERT INTO standby_callers VALUES (0, 0, 0);
+";
+
 /// Row 0 is the lock.
 const MIGRATIONS: &str = "
     CREATE TABLE IF NOT EXISTS migration (number integer PRIMARY KEY);
@@ -197,6 +216,14 @@ pub(super) async fn has_protocol(client: &Client) -> Result<bool, PostgresError>
 /// As [`version`].
 pub(super) async fn has_server_started(client: &Client) -> Result<bool, PostgresError> {
     Ok(version(client).await? >= Some(WITH_SERVER_STARTED))
+}
+
+/// Whether there is a place for what standbys say.
+///
+/// # Errors
+/// As [`version`].
+pub(super) async fn has_callers(client: &Client) -> Result<bool, PostgresError> {
+    Ok(version(client).await? >= Some(WITH_CALLERS))
 }
 
 /// Runs what has not been run, in the caller's transaction, which has [locked](LOCK_WRITER) the writer's table. From then on

@@ -2,11 +2,14 @@
 
 use std::time::Instant;
 
+use domain::time::BootTime;
 use domain::{Protocol, RowNumber};
+use rpc::clients::Client;
 use rustix::process::Signal;
 use storage::StorageError;
 use tokio::sync::watch;
 
+use catalog::callers::Callers;
 use catalog::store::postgres::{OpenOptions, PostgresStore};
 use catalog::store::{Journal, Loaded, Store};
 
@@ -109,6 +112,38 @@ async fn a_database_whose_tables_are_just_being_made_has_no_journal_yet() {
 }
 
 #[tokio::test]
+async fn a_catalog_that_stands_by_says_how_many_callers_ask_it() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let callers = Callers::default();
+    let options = || OpenOptions {
+        writer_lease: 10 * LEASE,
+        callers: callers.clone(),
+        ..options(&place.url)
+    };
+    let mut first = open(options()).await.unwrap();
+    let active = watch::Sender::default();
+    let mut second = std::pin::pin!(PostgresStore::open(options(), &active));
+    let started = Instant::now();
+    let said = loop {
+        for connection in 1..=2 {
+            callers.note(Client::Local(connection), BootTime::now());
+        }
+        tokio::select! {
+            _ = &mut second => panic!("it takes over from one that beats"),
+            () = tokio::time::sleep(LEASE) => first.beat().await.unwrap(),
+        }
+        let said = first.standby_callers().await.unwrap();
+        let said = said.expect("a new journal has a place for it");
+        if said.said >= 2 {
+            break said;
+        }
+        assert!(started.elapsed() < PATIENCE, "{said:?}");
+    };
+    assert_eq!(said.callers, 2);
+}
+
+#[tokio::test]
 async fn catalogs_that_begin_at_once_begin_one_journal() {
     let Some(cluster) = lone() else { return };
     let place = PostgresPlace::new(&cluster, "bazaar");
@@ -125,7 +160,7 @@ async fn catalogs_that_begin_at_once_begin_one_journal() {
     let _ = tokio::time::timeout(5 * LEASE, both).await;
     assert_eq!(opened.get(), 1, "the other one stands by");
     assert_eq!(place.sql("SELECT count(*) FROM identity"), "1");
-    assert_eq!(place.sql("SELECT count(*) FROM migration"), "6");
+    assert_eq!(place.sql("SELECT count(*) FROM migration"), "7");
     assert_eq!(place.sql("SELECT term FROM writer"), "1");
 }
 
@@ -176,9 +211,11 @@ async fn who_stood_by_since_before_the_protocol_was_raised_takes_over_only_if_it
     let mut second = std::pin::pin!(second);
     let standing_by = tokio::time::timeout(LEASE / 2, &mut second).await;
     assert!(standing_by.is_err(), "the first one writes");
+    assert_eq!(first.standby_callers().await.unwrap(), None);
     first.raise_protocol(Protocol::NEWEST).await.unwrap();
     // It is a beat: the next one knows of it.
     first.beat().await.unwrap();
+    assert!(first.standby_callers().await.unwrap().is_some());
     place.sql(&format!(
         "DO $$ BEGIN
              PERFORM 1 FROM writer; {};
