@@ -285,6 +285,7 @@ fn what_services_export_is_what_the_document_says_and_counts_what_happens() {
         let most = found.iter().flatten().copied().fold(0.0, f64::max);
         assert!(most >= least, "{sample}: {found:?}");
     }
+    let mut taken = 0.0;
     for text in &replicas {
         let saved = value(text, "bazaar_order_save_rows_sum ");
         assert!(saved.is_some_and(|rows| rows >= 5.0), "{saved:?}");
@@ -296,8 +297,10 @@ fn what_services_export_is_what_the_document_says_and_counts_what_happens() {
             };
             let (appends, rows) = (of("seconds_count"), of("rows_total"));
             assert!(appends <= rows, "{appends} of {rows} rows:\n{text}");
+            taken += rows;
         }
     }
+    assert!(taken >= 2.0, "{taken} rows were taken by followers");
 }
 
 #[test]
