@@ -312,7 +312,8 @@ impl Registry {
         self.store(next);
     }
 
-    /// Puts a publication in the place of the one that is. What it names no more has left before it is no more named.
+    /// Puts a publication in the place of the one that is. What it does not name any more has departed first: whoever asks
+    /// meanwhile finds it in one place or in both, and never in none.
     fn store(&self, next: Arc<Published>) {
         let now = self.published();
         let leaving = now
