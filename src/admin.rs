@@ -292,6 +292,8 @@ pub struct Caches {
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Cache {
     pub entries: u64,
+    /// How many are kept at most, where the gateway says it.
+    pub entries_max: Option<u64>,
     pub hits: u64,
     pub misses: u64,
     pub stale: u64,
@@ -306,6 +308,7 @@ impl Cache {
     pub fn since(&self, before: &Self) -> Self {
         Self {
             entries: self.entries,
+            entries_max: self.entries_max,
             hits: self.hits.saturating_sub(before.hits),
             misses: self.misses.saturating_sub(before.misses),
             stale: self.stale.saturating_sub(before.stale),

@@ -159,6 +159,7 @@ fn caches(status: &Status) -> String {
             stale,
             evicted,
             invalidated,
+            ..
         },
     ) in [
         ("stocks", &status.cache.stocks),

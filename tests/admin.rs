@@ -471,6 +471,7 @@ fn every_error_is_json() {
         ("POST", "/policy/recording?seconds=0", 400),
         ("GET", "/policy/changes?limit=0", 400),
         ("GET", "/policy/changes?limit=all", 400),
+        ("GET", "/cache?limit=0", 400),
         ("PUT", "/policy/candidate", 400),
         ("PUT", "/policy/candidate?shadow=2", 400),
         ("GET", "/policy/differences", 404),

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -11,7 +12,9 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 
-use crate::harness::{Bazaar, Options, example, guest, request, send_raw, wait_until};
+use crate::harness::{
+    Bazaar, Options, Server, example, guest, request, send_raw, try_request, wait_until,
+};
 
 /// More than the failures that any version may have.
 const ROUNDS: usize = 20;
@@ -239,4 +242,40 @@ fn nothing_gets_past_a_policy_that_asks_for_a_key() {
         ORDER.as_bytes(),
     );
     assert_eq!(placed.status, 200, "{placed:?}");
+}
+
+#[test]
+fn a_gateway_that_lost_what_was_active_serves_nobody_and_says_so_until_an_operator_opens_it() {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let mut bazaar = Bazaar::start_default();
+    let guarded = fs::read(guest("guarded")).unwrap();
+    assert_eq!(bazaar.admin("PUT", "/policy", &guarded).status, 200);
+    bazaar.server(Server::Gateway(0)).kill();
+    fs::remove_file(bazaar.gateway_dir().join("policies/state.json")).unwrap();
+    bazaar.start_server(Server::Gateway(0));
+
+    let admin = bazaar.admin_address();
+    let is_closed = |said: u8| {
+        let sample = format!("bazaar_policy_closed {said}");
+        let shown = try_request(admin, "GET", "/metrics", &[], b"", PATIENCE);
+        shown.is_ok_and(|shown| shown.body.lines().any(|line| line == sample))
+    };
+    wait_until("it to say that it is closed", || is_closed(1));
+    let ask = |bazaar: &Bazaar| {
+        let answer = bazaar.send("GET", "/stocks/nvidia", &[KEY], b"");
+        answer.status
+    };
+    assert_eq!(ask(&bazaar), 503);
+    let unready = bazaar.admin("GET", "/readyz", b"");
+    assert_eq!(unready.status, 503, "{unready:?}");
+    assert!(
+        unready.body.contains("cannot be started"),
+        "{}",
+        unready.body
+    );
+
+    assert_eq!(bazaar.admin("PUT", "/policy", &guarded).status, 200);
+    assert!(is_closed(0));
+    bazaar.wait_until_ready();
+    assert_eq!(ask(&bazaar), 200);
 }

@@ -192,6 +192,30 @@ fn what_decisions_cost_is_in_the_metrics_by_route() {
 }
 
 #[test]
+fn what_a_version_answered_is_in_the_metrics_for_a_while_when_it_is_gone() {
+    let bazaar = Bazaar::start_default();
+    let component = fs::read(example("no-cache")).unwrap();
+    let put = bazaar.admin("PUT", "/policy/candidate?canary=1", &component);
+    assert_eq!(put.status, 200, "{put:?}");
+    let candidate = bazaar.admin("GET", "/policy", b"").json()["candidate"].take();
+    let of_it = format!(
+        "bazaar_requests_total{{policy=\"{}\"",
+        candidate["digest"].as_str().unwrap()
+    );
+    assert_eq!(bazaar.get("/stocks/nvidia").status, 200);
+    let counted = || {
+        let text = bazaar.admin("GET", "/metrics", b"").body;
+        let lines = text.lines().filter(|line| line.starts_with(&of_it));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = counted();
+    assert_eq!(before.len(), 1, "{before:?}");
+    let dropped = bazaar.admin("DELETE", "/policy/candidate", b"");
+    assert_eq!(dropped.status, 200, "{dropped:?}");
+    assert_eq!(counted(), before);
+}
+
+#[test]
 fn what_a_policy_counts_and_says_for_clients_is_in_metrics_and_log() {
     let mut bazaar = Bazaar::start_default();
     let shadow = fs::read(guest("observes")).unwrap();

@@ -92,6 +92,12 @@ fn one_look_tells_who_leads_which_replica_is_down_which_route_is_slow_and_why_a_
         let is_there = metrics.lines().any(|line| line == sample);
         assert!(is_there, "no {sample} in {metrics}");
     }
+    let count = |line: &&str| line.starts_with("bazaar_policy_compile_seconds_count ");
+    let compiled = metrics.lines().find(count);
+    assert!(
+        compiled.is_some_and(|line| !line.ends_with(" 0")),
+        "{compiled:?}"
+    );
 
     let shown = look(&bazaar);
     let replica = |shown: &str, id: u32| line(shown, &format!("replica {id} ")).to_owned();

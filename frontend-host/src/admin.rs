@@ -8,6 +8,7 @@
 //! - `metrics`: the same in numbers, for Prometheus;
 //! - `sent`: what operators send with a change of the policy;
 //! - `rollout`: how a version is rolled out by a plan;
+//! - `cached`: which entries the cache keeps;
 //! - `stocks`: what is traded, and changes of that;
 //! - `protocol`: which version of it the bazaar is at, and raising it;
 //! - `policy`: the policy's way into service, what a candidate would do, and recordings;
@@ -25,6 +26,7 @@ mod metrics;
 mod sent;
 mod policy;
 mod rollout;
+mod cached;
 mod stocks;
 mod protocol;
 pub mod console;
@@ -122,6 +124,7 @@ pub async fn serve(
             post(|admin, query, reason| rollout::steer(admin, query, reason, Versions::skip_step)),
         )
         .route("/policy/differences", get(policy::differences))
+        .route("/cache", get(cached::show))
         .route("/stocks", get(stocks::list).post(stocks::add))
         .route(
             "/stocks/{name}",

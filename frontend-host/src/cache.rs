@@ -25,8 +25,11 @@ use moka::sync::Cache as Moka;
 use frontend_policy::decision::{CacheSettings, Eviction, Order, Stock};
 use frontend_policy::limits;
 
+mod contents;
 mod entry;
 
+pub use contents::Contents;
+use contents::LastEvicted;
 use entry::ByteBudget;
 pub use entry::{CacheEntry, Found, RenderKey, Rendered, Rendering};
 
@@ -48,6 +51,14 @@ pub struct Cache {
     pub stock_counts: Counts,
     /// What lookups of orders came to.
     pub order_counts: Counts,
+    evicted: Evicted,
+}
+
+/// What had to make room lately.
+#[derive(Debug, Default)]
+struct Evicted {
+    stocks: Arc<LastEvicted<StockName>>,
+    orders: Arc<LastEvicted<OrderNumber>>,
 }
 
 /// What lookups came to.
@@ -115,7 +126,9 @@ impl Cache {
     /// As a policy asks for it, within bounds.
     pub fn new(settings: CacheSettings, bounds: CacheBounds) -> Self {
         let [stock_counts, order_counts] = [Counts::default(), Counts::default()];
-        let tables = Tables::new(bounds.bound(settings), [&stock_counts, &order_counts]);
+        let evicted = Evicted::default();
+        let counts = [&stock_counts, &order_counts];
+        let tables = Tables::new(bounds.bound(settings), counts, &evicted);
         Self {
             tables: ArcSwap::from_pointee(tables),
             bounds,
@@ -126,6 +139,7 @@ impl Cache {
             budget: Arc::new(ByteBudget::of(limits::RENDERED_BYTES_MAX)),
             stock_counts,
             order_counts,
+            evicted,
         }
     }
 
@@ -140,7 +154,8 @@ impl Cache {
             let settings = self.bounds.bound(settings);
             if self.tables.load().settings != settings {
                 let counts = [&self.stock_counts, &self.order_counts];
-                self.tables.store(Arc::new(Tables::new(settings, counts)));
+                let tables = Tables::new(settings, counts, &self.evicted);
+                self.tables.store(Arc::new(tables));
             }
             self.generation.store(generation, Ordering::Release);
         }
@@ -153,6 +168,21 @@ impl Cache {
         tables.stocks.run_pending_tasks();
         tables.orders.run_pending_tasks();
         (tables.stocks.entry_count(), tables.orders.entry_count())
+    }
+
+    /// Which stocks and which orders are kept, the first so many of each by name and by number, and which had to make
+    /// room lately. Looks at every entry: not for threads that serve.
+    pub fn contents(&self, shown_max: usize) -> (Contents<StockName>, Contents<OrderNumber>) {
+        let tables = self.tables.load();
+        let Tables {
+            settings,
+            stocks,
+            orders,
+        } = &**tables;
+        let evicted = &self.evicted;
+        let stocks = Contents::of(stocks, settings.stocks_max, &evicted.stocks, shown_max);
+        let orders = Contents::of(orders, settings.orders_max, &evicted.orders, shown_max);
+        (stocks, orders)
     }
 
     /// The lease has changed.
@@ -236,16 +266,25 @@ impl Cache {
 }
 
 impl Tables {
-    fn new(settings: CacheSettings, [stocks, orders]: [&Counts; 2]) -> Self {
+    fn new(settings: CacheSettings, [stocks, orders]: [&Counts; 2], evicted: &Evicted) -> Self {
+        let CacheSettings {
+            stocks_max,
+            orders_max,
+            eviction,
+        } = settings;
         Self {
             settings,
-            stocks: table(settings.stocks_max, settings.eviction, &stocks.evicted),
-            orders: table(settings.orders_max, settings.eviction, &orders.evicted),
+            stocks: table(stocks_max, eviction, (&stocks.evicted, &evicted.stocks)),
+            orders: table(orders_max, eviction, (&orders.evicted, &evicted.orders)),
         }
     }
 }
 
-fn table<K, V>(entries_max: u32, eviction: Eviction, evicted: &Arc<AtomicU64>) -> Moka<K, V>
+fn table<K, V>(
+    entries_max: u32,
+    eviction: Eviction,
+    (count, last): (&Arc<AtomicU64>, &Arc<LastEvicted<K>>),
+) -> Moka<K, V>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -254,13 +293,14 @@ where
         Eviction::Lru => EvictionPolicy::lru(),
         Eviction::TinyLfu => EvictionPolicy::tiny_lfu(),
     };
-    let evicted = Arc::clone(evicted);
+    let (count, last) = (Arc::clone(count), Arc::clone(last));
     Moka::builder()
         .max_capacity(entries_max.into())
         .eviction_policy(eviction)
-        .eviction_listener(move |_, _, cause| {
+        .eviction_listener(move |key, _, cause| {
             if cause == RemovalCause::Size {
-                evicted.fetch_add(1, Ordering::Relaxed);
+                count.fetch_add(1, Ordering::Relaxed);
+                last.note(key);
             }
         })
         .build()

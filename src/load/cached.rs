@@ -50,6 +50,12 @@ impl Watched {
         &self.samples
     }
 
+    /// How many stocks and how many orders the gateway kept at most when the sweep began, where it says so.
+    pub fn entries_max(&self) -> Option<(u64, u64)> {
+        let first = self.first.as_ref()?;
+        Some((first.stocks.entries_max?, first.orders.entries_max?))
+    }
+
     /// Waits for a run, and asks the gateway meanwhile.
     ///
     /// # Errors

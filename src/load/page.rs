@@ -77,9 +77,14 @@ pub fn write_sweep(dir: &Path, sweep: &Sweep) -> Result<(), LoadError> {
         plots += &latencies(sweep, kind)?;
     }
     plots += &over_time(&sweep.watched)?;
+    // None where the gateway was told to keep none.
+    let kept = sweep.watched.entries_max();
+    let kept = kept.map_or_else(String::new, |(stocks, orders)| {
+        format!(", with {stocks} stocks and {orders} orders kept at most")
+    });
     let about = sweep.points.first().map_or_else(String::new, |point| {
         format!(
-            "{}. Cache on: under the gateway's policy, {}. Cache off: under one that caches nothing.",
+            "{}. Cache on: under the gateway's policy, {}{kept}. Cache off: under one that caches nothing.",
             clients(&point.measured),
             sweep.policy
         )

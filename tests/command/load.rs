@@ -65,6 +65,19 @@ fn load_trades_checks_and_measures() {
         evicted[1]
     );
     assert!(metrics.lines().any(|line| line == exported), "{metrics}");
+    // Which: all that were looked up are kept, or had to make room.
+    let shown = bazaar.admin("GET", "/cache", b"").json()["stocks"].take();
+    let kept = shown["kept"].as_array().unwrap();
+    assert_eq!(kept.len() as u64, STOCKS_MAX, "{shown}");
+    let evicted = shown["evicted"].as_array().unwrap();
+    for stock in stocks.as_array().unwrap() {
+        let name = &stock["name"];
+        let is_known = kept.contains(name) || evicted.iter().any(|it| it["entry"] == *name);
+        assert!(is_known, "{name} is not in {shown}");
+    }
+    let first = bazaar.admin("GET", "/cache?limit=1", b"").json()["stocks"].take();
+    let first = (&first["kept"][0], &first["kept"][1], &first["more"]);
+    assert_eq!(first, (&kept[0], &Value::Null, &Value::Bool(true)));
 
     let dirs = [1, 2, 3].map(|id| bazaar.data_dir(id));
     run_ok(["ledger".into(), "diff".into()].into_iter().chain(dirs));
@@ -183,6 +196,7 @@ fn load_sweeps_with_the_cache_and_without_and_leaves_the_policy_as_it_was() {
     assert!(table.contains("trade probability"), "{table}");
     let page = fs::read_to_string(dir.path().join("sweep.html")).unwrap();
     assert_eq!(page.matches("<svg").count(), 6, "{page}");
+    assert!(page.contains("orders kept at most. Cache off"), "{page}");
     // The table is for people to read, and the CSV beside it for programs.
     let heads = page.split("<th>").skip(1);
     let heads: Vec<&str> = heads

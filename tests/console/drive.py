@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, Request, expect, sync_playwright
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -160,11 +160,18 @@ def find_at_a_glance(page: Page) -> None:
 
 
 def wire_bytes(operator: Operator) -> int:
-    sizes: list[int] = []
-    operator.page.on("requestfinished", lambda request: sizes.append(sum(request.sizes()[part] for part in ("responseBodySize", "responseHeadersSize"))))
+    finished: list[Request] = []
+
+    def note(request: Request) -> None:
+        finished.append(request)
+
+    operator.page.on("requestfinished", note)
     operator.page.goto(operator.url)
     expect(operator.page.get_by_label("Token")).to_be_visible()
-    return sum(sizes)
+    operator.page.remove_listener("requestfinished", note)
+    # Asked for here and not as they finish: that would still be under way when all is added up, and when the page closes.
+    sizes = [request.sizes() for request in finished]
+    return sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes)
 
 
 def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str) -> None:

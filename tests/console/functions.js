@@ -1,6 +1,6 @@
 async () => {
   // The page's own functions, where the page is: returns what is not as it should be.
-  const [{ alarms, routeWords }, dom, { wellFormed }, { Seen }, { glance }, { action, intervals }, { gatewayCard }] = await Promise.all(
+  const [{ alarms, routeWords }, dom, { wellFormed }, { Seen }, { glance }, { action, failures, intervals }, { gatewayCard }] = await Promise.all(
     ["alarms", "dom", "figures", "seen", "glance", "policy", "services"].map((name) => import(`/console/${name}.js`)));
   const wrong = [];
   const check = (what, got, wanted) => {
@@ -86,6 +86,15 @@ async () => {
   check("heard a moment ago", card(1900), "ok: ready");
   check("heard long ago", card(12_000), "warn: last heard 12 s ago");
   check("not ready, long ago", card(12_000, "no session"), "bad: no session, last heard 12 s ago");
+
+  // Failures of what is in service, the latest first.
+  const incident = (kind, at_ms, has_trace) => ({ kind, at_ms, has_trace, request: `GET /${hostile}`, cause: hostile, request_id: "r" });
+  const having = (digest, ...incidents) => ({ name: "p", version: "1", digest, incidents });
+  const both = { active: having("a1", incident("trap", 1e12 - 9000, true)), candidate: having("b2", incident("overrun", 1e12 - 3000, false)) };
+  const ofBoth = [...failures(both, { at_ms: 1e12 }).querySelectorAll(".incident")].map((one) => [
+    ...["strong", "code", ".cause"].map((part) => one.querySelector(part).textContent), one.querySelectorAll("[data-load=trace]").length]);
+  check("failures", ofBoth, [["took too long", `GET /${hostile}`, hostile, 0], ["trapped", `GET /${hostile}`, hostile, 1]]);
+  check("no failures", failures({ active: having("a1") }, { at_ms: 1e12 }), undefined);
 
   // At a glance.
   const counted = (samples) => ({ newest: { sources: new Map([["gateway g", { bazaar_request_duration_seconds: samples }]]) } });

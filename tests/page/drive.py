@@ -284,12 +284,18 @@ def slow_network(browser, url: str, faults: list[str], screenshots: Path) -> tup
 
 
 def wire_bytes(page: Page, url: str) -> int:
-    sizes: list[int] = []
-    parts = ("responseBodySize", "responseHeadersSize")
-    page.on("requestfinished", lambda request: sizes.append(sum(request.sizes()[part] for part in parts)))
+    finished: list[Request] = []
+
+    def note(request: Request) -> None:
+        finished.append(request)
+
+    page.on("requestfinished", note)
     page.goto(url)
     is_live(page)
-    return sum(sizes)
+    page.remove_listener("requestfinished", note)
+    # Asked for here and not as they finish: that would still be under way when all is added up, and when the page closes.
+    sizes = [request.sizes() for request in finished]
+    return sum(size["responseBodySize"] + size["responseHeadersSize"] for size in sizes)
 
 
 def main(url: str, chromium: str, screenshots: Path) -> None:

@@ -17,6 +17,7 @@
 //! - `version_log`: what survives a restart;
 //! - `error`: why a version did not take another's place;
 //! - `expected`: what whoever asks for a change has seen;
+//! - `departed`: what versions answered that are in service no more;
 //! - `registry`: where the current publication is, and the swap;
 //! - `versions`: what operators do with the versions;
 //! - `way_back`: to which version one goes back, and that there is one;
@@ -39,6 +40,7 @@ pub(crate) mod saved_candidate;
 pub(crate) mod version_log;
 pub(crate) mod error;
 pub(crate) mod expected;
+pub(crate) mod departed;
 pub(crate) mod registry;
 pub(crate) mod versions;
 pub(crate) mod way_back;

@@ -44,8 +44,8 @@ const REQUESTS: Metric = Metric::counter(
         ),
         ("status", "class of the status: `2xx` to `5xx`"),
     ],
-    "Requests that were answered, by the version of the policy that decided; of the active version, the one before, and the candidate: \
-     of all versions `bazaar_request_duration_seconds` counts them",
+    "Requests that were answered, by the version of the policy that decided; of the active version, the one before, the candidate, \
+     and the last 16 that left, for 5 minutes: of all versions `bazaar_request_duration_seconds` counts them",
 );
 const LOOKUPS: Metric = Metric::counter(
     "bazaar_cache_lookups",
@@ -217,17 +217,11 @@ impl Numbers<'_> {
     /// each.
     fn versions(&self) -> Vec<SharedVersion> {
         let published = self.0.gateway.policy.published();
-        let candidate = published.candidate.as_ref().map(|it| &it.version);
-        std::iter::once(&published.active)
-            .chain(&published.previous)
-            .chain(candidate)
-            .cloned()
-            .collect()
+        published.versions().cloned().collect()
     }
 
     fn policy(&self, families: &mut Families<'_>) -> fmt::Result {
         let mut decisions: BTreeMap<(String, &str), u64> = BTreeMap::new();
-        let mut requests: BTreeMap<(String, usize), u64> = BTreeMap::new();
         for version in self.versions() {
             let digest = version.digest.to_string();
             let counts = &version.counts;
@@ -242,15 +236,12 @@ impl Numbers<'_> {
             for (result, count) in results {
                 *decisions.entry((digest.clone(), result)).or_default() += count;
             }
-            let answered = version.answered.counts().into_iter().enumerate();
-            for (place, count) in answered.filter(|(_, count)| *count > 0) {
-                *requests.entry((digest.clone(), place)).or_default() += count;
-            }
         }
         let decisions = decisions.iter();
         let decisions =
             decisions.map(|((policy, result), count)| ([policy.as_str(), *result], *count));
         families.add(&DECISIONS, decisions)?;
+        let requests = self.answered();
         let requests = requests.iter().map(|((policy, place), count)| {
             let [route, cache, status] = Answer::labels(*place);
             ([policy.as_str(), route, cache, status], *count)
@@ -258,6 +249,23 @@ impl Numbers<'_> {
         families.add(&REQUESTS, requests)?;
         let closed = self.0.gateway.policy.current().closed.is_some();
         families.add_one(&CLOSED, u64::from(closed))
+    }
+
+    /// How many requests came to what, by digest and place: also those of versions that left lately.
+    fn answered(&self) -> BTreeMap<(String, usize), u64> {
+        let policy = &self.0.gateway.policy;
+        let published = policy.published();
+        let departed = policy.departed(&published);
+        let in_service = published.versions();
+        let in_service = in_service.map(|it| (it.digest, Arc::clone(&it.answered)));
+        let mut requests: BTreeMap<(String, usize), u64> = BTreeMap::new();
+        for (digest, answered) in in_service.chain(departed) {
+            let counts = answered.counts().into_iter().enumerate();
+            for (place, count) in counts.filter(|(_, count)| *count > 0) {
+                *requests.entry((digest.to_string(), place)).or_default() += count;
+            }
+        }
+        requests
     }
 
     /// What policies count of their own accord: a family for each name, whichever version it is of.

@@ -40,8 +40,8 @@ pub struct Version {
     pub manifest: Manifest,
     /// What it has done so far.
     pub counts: Counts,
-    /// The requests about which it decided for clients.
-    pub answered: Answered,
+    /// The requests about which it decided for clients: kept for a while when it is gone.
+    pub answered: Arc<Answered>,
     /// How much processor time an instance takes to start.
     pub(crate) start_cost: Duration,
     /// What it has counted of its own accord.
@@ -79,7 +79,7 @@ impl Version {
             config,
             manifest,
             counts: Counts::default(),
-            answered: Answered::default(),
+            answered: Arc::default(),
             start_cost,
             observed: Observed::new(),
             costs: Costs::default(),

@@ -154,6 +154,15 @@ impl Candidate {
 }
 
 impl Published {
+    /// All versions that it names.
+    pub fn versions(&self) -> impl Iterator<Item = &SharedVersion> {
+        let candidate = self.candidate.as_ref();
+        let candidate = candidate.map(|candidate| &candidate.version);
+        std::iter::once(&self.active)
+            .chain(&self.previous)
+            .chain(candidate)
+    }
+
     /// The request headers that a version wants to see which a client's request may come to first:
     /// the active one, or a canary. A shadow has no say. A name can occur more than once.
     pub fn wanted_headers(&self) -> impl Iterator<Item = &HeaderName> {

@@ -5,8 +5,10 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
+use domain::time::BootTime;
 
 use super::change::{Change, Reason};
+use super::departed::{Counted, Departed};
 use super::error::SwapError;
 use super::kept::Kept;
 use super::monitor::Condemned;
@@ -14,6 +16,8 @@ use super::probation::Probation;
 use super::progress::Rollout;
 use super::publication::Published;
 use super::version_log::{SavedVersion, VersionLog, VersionLogError};
+use crate::answered::Answered;
+use crate::guest::digest::Digest;
 use crate::guest::version::SharedVersion;
 use crate::measured::Measured;
 use crate::replay::shadow::Shadow;
@@ -22,6 +26,7 @@ use crate::replay::shadow::Shadow;
 pub(super) struct Registry {
     probation: Probation,
     published: ArcSwap<Published>,
+    departed: Departed,
     pub(super) shadow: Shadow,
     /// Held while a new publication is made from the current one, and written to the disk. So not
     /// for threads that serve.
@@ -44,6 +49,7 @@ impl Registry {
         Ok(Self {
             probation,
             published: ArcSwap::from_pointee(first),
+            departed: Departed::default(),
             shadow,
             log: Mutex::new(log),
             since_start: Mutex::default(),
@@ -59,6 +65,12 @@ impl Registry {
     /// The same for a request, which has no use for a count of its own.
     pub(super) fn current(&self) -> Guard<Arc<Published>> {
         self.published.load()
+    }
+
+    /// What versions answered that left service lately, and are not in that publication.
+    pub(super) fn departed(&self, published: &Published) -> Vec<(Digest, Arc<Answered>)> {
+        let in_service: Vec<_> = published.versions().map(Counted::from).collect();
+        self.departed.told(&in_service, BootTime::now())
     }
 
     /// Saves a change, and then makes it; returns what decides now. `save` puts away what it needs
@@ -174,7 +186,7 @@ impl Registry {
         let behind = next.previous.as_ref().map(ToString::to_string);
         tracing::info!(policy = %next.active, behind, "another version is behind the active one");
         let generation = next.generation;
-        self.published.store(Arc::new(next));
+        self.store(Arc::new(next));
         Some(generation)
     }
 
@@ -297,6 +309,18 @@ impl Registry {
         let candidate = next.candidate.as_ref();
         self.shadow
             .set_candidate(candidate.map(|candidate| candidate.version.id));
+        self.store(next);
+    }
+
+    /// Puts a publication in the place of the one that is. What it does not name any more has departed first: whoever asks
+    /// meanwhile finds it in one place or in both, and never in none.
+    fn store(&self, next: Arc<Published>) {
+        let now = self.published();
+        let leaving = now
+            .versions()
+            .filter(|version| !next.versions().any(|it| it.id == version.id));
+        self.departed
+            .note(leaving.map(Counted::from), BootTime::now());
         self.published.store(next);
     }
 }

@@ -25,6 +25,7 @@ use super::saved_candidate::SavedCandidate;
 use super::trial::Trial;
 use super::version_log::{FELL_BACK, SavedVersion, VersionLog, VersionLogError};
 use crate::admission::{Admission, AskedBy, Rejection, Trust, Upload};
+use crate::answered::Answered;
 use crate::evaluate::input::DecisionInput;
 use crate::evaluate::recent::RecentInputs;
 use crate::guest::digest::Digest;
@@ -195,6 +196,11 @@ impl Versions {
     /// The same for a request, which has no use for a count of its own.
     pub fn current(&self) -> Guard<Arc<Published>> {
         self.registry.current()
+    }
+
+    /// What versions answered that left service in the last minutes, and are not in that publication.
+    pub fn departed(&self, published: &Published) -> Vec<(Digest, Arc<Answered>)> {
+        self.registry.departed(published)
     }
 
     pub(crate) fn shadow(&self) -> &Shadow {

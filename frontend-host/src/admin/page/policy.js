@@ -140,7 +140,7 @@ const incident = (incident, key) => h("div", { class: "incident", "data-key": `i
   incident.request_id && h("p", { class: "quiet" }, "request ", h("code", {}, incident.request_id)),
   incident.has_trace && h("details", { "data-load": "trace", "data-at": incident.at_ms }, h("summary", {}, "Trace"), h("div", { class: "loaded", "data-own": "" })));
 
-function failures({ active, candidate }, now) {
+export function failures({ active, candidate }, now) {
   const all = [active, candidate].flatMap((version) => (version?.incidents ?? []).map((one) => ({ ...one, of: version })));
   if (all.length === 0) return undefined;
   all.sort((one, other) => other.at_ms - one.at_ms);
