@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 
 use super::change::{Change, Reason};
 use super::error::SwapError;
@@ -22,6 +23,8 @@ use crate::replay::shadow::Shadow;
 pub(super) struct Registry {
     probation: Probation,
     published: ArcSwap<Published>,
+    /// The generation that decides, for those who wait for the next one.
+    swaps: watch::Sender<u64>,
     pub(super) shadow: Shadow,
     /// Held while a new publication is made from the current one, and written to the disk. So not
     /// for threads that serve.
@@ -43,6 +46,7 @@ impl Registry {
         shadow.set_candidate(candidate.map(|candidate| candidate.version.id));
         Ok(Self {
             probation,
+            swaps: watch::Sender::new(first.generation),
             published: ArcSwap::from_pointee(first),
             shadow,
             log: Mutex::new(log),
@@ -59,6 +63,11 @@ impl Registry {
     /// The same for a request, which has no use for a count of its own.
     pub(super) fn current(&self) -> Guard<Arc<Published>> {
         self.published.load()
+    }
+
+    /// See [`Versions::swaps`](super::Versions::swaps).
+    pub(super) fn swaps(&self) -> watch::Receiver<u64> {
+        self.swaps.subscribe()
     }
 
     /// Saves a change, and then makes it; returns what decides now. `save` puts away what it needs
@@ -297,7 +306,9 @@ impl Registry {
         let candidate = next.candidate.as_ref();
         self.shadow
             .set_candidate(candidate.map(|candidate| candidate.version.id));
+        let generation = next.generation;
         self.published.store(next);
+        self.swaps.send_replace(generation);
     }
 }
 

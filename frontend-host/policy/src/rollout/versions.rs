@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::Guard;
 use domain::{JournalId, Protocol};
+use tokio::sync::watch;
 
 use super::change::{Change, Reason};
 use super::clients_seen::ClientsSeen;
@@ -176,6 +177,11 @@ impl Versions {
     /// The same for a request, which has no use for a count of its own.
     pub fn current(&self) -> Guard<Arc<Published>> {
         self.registry.current()
+    }
+
+    /// Changes at each swap, to the generation that decides from then on: for those who hold on to what was decided.
+    pub fn swaps(&self) -> watch::Receiver<u64> {
+        self.registry.swaps()
     }
 
     pub(crate) fn shadow(&self) -> &Shadow {
