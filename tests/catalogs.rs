@@ -83,7 +83,7 @@ fn whichever_catalog_dies_the_other_serves_and_nothing_is_lost_or_made_twice() {
     bazaar.stop();
 }
 
-fn is_active(bazaar: &Bazaar, catalog: Server) -> bool {
+pub fn is_active(bazaar: &Bazaar, catalog: Server) -> bool {
     let index = BOTH.iter().position(|one| *one == catalog);
     let status = bazaar.status();
     status["catalogs"][index.expect("it is one of them")]["role"] == "active"
