@@ -57,7 +57,8 @@ swaps: wasm-target ## swap policies under full load: 1,000 changes, a million re
 	BAZAAR_SWAPS_STRETCHES=$(or $(STRETCHES),25) BAZAAR_SWAPS_MS=$(or $(MS),4000) \
 	BAZAAR_SWAPS_CHANGES=$(or $(CHANGES),43) BAZAAR_SWAPS_REPLIES=$(or $(REPLIES),1000000) \
 	BAZAAR_SWAPS_P99_PERCENT=$(or $(P99_PERCENT),120) BAZAAR_SWAPS_MEMORY=$(or $(MEMORY),10000) \
-	BAZAAR_SWAPS_SECONDS=$(or $(PAIRS),20) $(if $(P999_TIMES),BAZAAR_SWAPS_P999_TIMES=$(P999_TIMES)) \
+	BAZAAR_SWAPS_SECONDS=$(or $(PAIRS),20) BAZAAR_SWAPS_P999_TIMES=$(or $(P999_TIMES),2) \
+	BAZAAR_SWAPS_SHADOWED_PERCENT=$(or $(SHADOWED_PERCENT),90) BAZAAR_SWAPS_VERSIONS=$(or $(VERSIONS),300) \
 	BAZAAR_PROBATION_KEPT_PERCENT=$(or $(KEPT_PERCENT),80) \
 	cargo test --release --test integration -- swaps:: probation::who_finds --nocapture --test-threads=1
 
