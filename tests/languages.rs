@@ -242,6 +242,12 @@ done
 ./bazaar policy wit --world 1.0 | grep '^package bazaar:policy@1.0.0;$'
 export CARGO_NET_OFFLINE=true
 ./bazaar policy check "$(./bazaar policy build my-rust --target-dir "$KEPT")"
+# Where there is no compiler of C it says so by its exit code.
+if my-c/build; then
+    ./bazaar policy check my-c/target/policy.wasm | grep 'my-c 0.1.0'
+else
+    [[ $? == 69 ]]
+fi
 "#;
 
 #[test]
