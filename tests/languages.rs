@@ -15,7 +15,7 @@ use crate::examples::{
     check_idempotency_keys_are_each_clients_own, check_orders_are_private,
     check_refusals_have_cors, check_sound, push,
 };
-use crate::harness::{Bazaar, Order, run, run_ok, skip, wait_until};
+use crate::harness::{Bazaar, Options, Order, run, run_ok, skip, wait_until};
 
 /// How a build script says that its toolchain is not to be had (`EX_UNAVAILABLE`).
 const UNAVAILABLE: i32 = 69;
@@ -141,6 +141,18 @@ fn a_new_policy_in_c_serves_as_the_default_one_does() {
     push(&bazaar, Path::new(component), "");
     check_c(&bazaar);
     check_examples_in_c(&bazaar, &policy);
+    drop(bazaar);
+
+    // It elects as well.
+    let elected = Bazaar::start(Options {
+        policy: Some(component.into()),
+        ..Options::default()
+    });
+    // Whoever is there first, on a busy machine.
+    wait_until("a leader to be elected", || {
+        (1..=3).contains(&elected.leader())
+    });
+    elected.trade(&Order::sell(1, "meta"));
 }
 
 /// What the policy in C reads by itself, where others have libraries.

@@ -262,7 +262,10 @@ fn openssl_key(files: &Files) -> Option<String> {
         "key.pem",
     ];
     openssl(dir, &made)?;
-    openssl(dir, &["pkey", "-in", "key.pem", "-pubout", "-out", "key.pub"])?;
+    openssl(
+        dir,
+        &["pkey", "-in", "key.pem", "-pubout", "-out", "key.pub"],
+    )?;
     Some(fs::read_to_string(files.at("key.pub")).unwrap())
 }
 
