@@ -138,7 +138,7 @@ fn a_catalog_that_its_callers_do_not_reach_hands_over_to_one_that_they_do() {
     bazaar.stop();
 }
 
-fn is_active(bazaar: &Bazaar, catalog: Server) -> bool {
+pub fn is_active(bazaar: &Bazaar, catalog: Server) -> bool {
     let index = BOTH.iter().position(|one| *one == catalog);
     let status = bazaar.status();
     status["catalogs"][index.expect("it is one of them")]["role"] == "active"

@@ -268,6 +268,8 @@ fn streams_end_where_the_policy_is_another_one() {
     assert_eq!(numbers(&stream.take(1)), [first]);
     let marked = std::fs::read(guest("marked")).unwrap();
     assert_eq!(bazaar.admin("PUT", "/policy", &marked).status, 200);
+    // Nor does an order go out that is placed from then on.
+    bazaar.trade(&Order::sell(1, "intel"));
     assert_eq!(stream.next(), None);
 }
 

@@ -55,6 +55,7 @@ fn each_example_does_what_the_guide_says_of_it() {
     serve("api-keys", json!({ "keys": keys }));
     check_api_keys(&bazaar);
     check_orders_are_private(&bazaar);
+    check_idempotency_keys_are_each_clients_own(&bazaar);
     serve(
         "client-limits",
         json!({ "requests": 1, "period_ms": 3_600_000, "burst": 3, "client_header": "x-client" }),
@@ -195,6 +196,22 @@ pub fn check_orders_are_private(bazaar: &Bazaar) {
     assert_eq!(order.status, 200, "{order:?}");
     let control = order.header("cache-control").unwrap_or_default();
     assert!(control.starts_with("private"), "{order:?}");
+}
+
+/// Nobody gets the answer to another's order by its idempotency key, nor is it in another's way.
+pub fn check_idempotency_keys_are_each_clients_own(bazaar: &Bazaar) {
+    let place = |client: usize, quantity: u64| {
+        let bearer = format!("Bearer {}", KEYS[client].1);
+        let key = ("idempotency-key", "\"the same\"");
+        let body = format!(r#"{{"name":"meta","type":"sell","quantity":{quantity}}}"#);
+        let headers = [("authorization", bearer.as_str()), key];
+        let placed = bazaar.send("POST", "/orders", &headers, body.as_bytes());
+        assert_eq!(placed.status, 200, "{placed:?}");
+        placed.data()["transaction_number"].as_u64()
+    };
+    let [alice, bob] = [place(0, 1), place(1, 2)];
+    assert_ne!(alice, bob);
+    assert_eq!([place(0, 1), place(1, 2)], [alice, bob]);
 }
 
 /// Whether a reply has what every reply has, and is for pages of that origin.

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::harness::{Bazaar, Options, example, guest, run, run_ok, skip};
@@ -248,11 +249,8 @@ fn openssl(dir: &Path, arguments: &[&str]) -> Option<Vec<u8>> {
     Some(output.stdout)
 }
 
-/// `cosign sign-blob --key` signs what `openssl dgst -sha256 -sign` does, and `cosign verify-blob`
-/// checks what `-verify` does: ECDSA with P-256 over SHA-256, in ASN.1.
-#[test]
-fn what_openssl_signs_as_cosign_does_is_taken_and_the_other_way_round() {
-    let files = Files::new();
+/// Makes `key.pem` and `key.pub`, whose text it returns; none where openssl is not here.
+fn openssl_key(files: &Files) -> Option<String> {
     let dir = files.0.path();
     let made = [
         "genpkey",
@@ -263,12 +261,23 @@ fn what_openssl_signs_as_cosign_does_is_taken_and_the_other_way_round() {
         "-out",
         "key.pem",
     ];
-    if openssl(dir, &made).is_none() {
+    openssl(dir, &made)?;
+    openssl(
+        dir,
+        &["pkey", "-in", "key.pem", "-pubout", "-out", "key.pub"],
+    )?;
+    Some(fs::read_to_string(files.at("key.pub")).unwrap())
+}
+
+/// `cosign sign-blob --key` signs what `openssl dgst -sha256 -sign` does, and `cosign verify-blob`
+/// checks what `-verify` does: ECDSA with P-256 over SHA-256, in ASN.1.
+#[test]
+fn what_openssl_signs_as_cosign_does_is_taken_and_the_other_way_round() {
+    let files = Files::new();
+    let Some(public) = openssl_key(&files) else {
         return;
-    }
-    let run_openssl = |arguments: &[&str]| openssl(dir, arguments).unwrap();
-    run_openssl(&["pkey", "-in", "key.pem", "-pubout", "-out", "key.pub"]);
-    let public = fs::read_to_string(files.at("key.pub")).unwrap();
+    };
+    let run_openssl = |arguments: &[&str]| openssl(files.0.path(), arguments).unwrap();
     let bazaar = trusting(&files, &public);
     let admin = format!("--admin=http://{}", bazaar.admin_address());
 
@@ -351,4 +360,106 @@ fn what_openssl_signs_as_cosign_does_is_taken_and_the_other_way_round() {
     run_ok(["policy", "rollback", &admin]);
     run_ok(["policy", "push", &tar, &admin]);
     assert_eq!(active(&bazaar), "marked");
+}
+
+/// Adds a blob to an OCI image layout; returns what names it.
+fn add_blob(layout: &Path, media_type: &str, bytes: &[u8]) -> Value {
+    let digest = domain::Hex(&Sha256::digest(bytes)).to_string();
+    fs::write(layout.join("blobs/sha256").join(&digest), bytes).unwrap();
+    json!({ "mediaType": media_type, "size": bytes.len(), "digest": format!("sha256:{digest}") })
+}
+
+/// Adds to a layout the signature of its image by `key.pem`, of a payload that names this digest, as
+/// `cosign sign --key` followed by `cosign save` has it: see its SIGNATURE_SPEC.md. Nothing of it is made by this project.
+fn add_signature_as_cosign(files: &Files, layout: &Path, digest: &str) {
+    let payload = format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":"registry.example/policy"}},"image":{{"docker-manifest-digest":"{digest}"}},"type":"cosign container image signature"}},"optional":{{"creator":"a pipeline"}}}}"#
+    );
+    fs::write(files.at("payload"), &payload).unwrap();
+    let sign = [
+        "dgst",
+        "-sha256",
+        "-sign",
+        "key.pem",
+        "-out",
+        "signature",
+        "payload",
+    ];
+    openssl(files.0.path(), &sign).unwrap();
+    let signature = openssl(files.0.path(), &["base64", "-A", "-in", "signature"]).unwrap();
+    let mut layer = add_blob(
+        layout,
+        "application/vnd.dev.cosign.simplesigning.v1+json",
+        payload.as_bytes(),
+    );
+    let config = json!({
+        "architecture": "",
+        "config": {},
+        "created": "0001-01-01T00:00:00Z",
+        "history": [{ "created": "0001-01-01T00:00:00Z" }],
+        "os": "",
+        "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
+    });
+    let signature = String::from_utf8(signature).unwrap();
+    layer["annotations"] = json!({ "dev.cosignproject.cosign/signature": signature.trim() });
+    let config = add_blob(
+        layout,
+        "application/vnd.oci.image.config.v1+json",
+        config.to_string().as_bytes(),
+    );
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": manifest_type,
+        "config": config,
+        "layers": [layer],
+    });
+    let mut signatures = add_blob(layout, manifest_type, manifest.to_string().as_bytes());
+    let index = layout.join("index.json");
+    let mut named: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    let mut image = named["manifests"][0].take();
+    image["annotations"] = json!({ "kind": "dev.cosignproject.cosign/image" });
+    signatures["annotations"] = json!({ "kind": "dev.cosignproject.cosign/sigs" });
+    named["manifests"] = json!([image, signatures]);
+    fs::write(index, named.to_string()).unwrap();
+}
+
+#[test]
+fn an_image_that_openssl_signed_as_cosign_does_is_taken_and_no_other() {
+    let files = Files::new();
+    let Some(public) = openssl_key(&files) else {
+        return;
+    };
+    let bazaar = trusting(&files, &public);
+    let admin = format!("--admin=http://{}", bazaar.admin_address());
+    let component = files.component("marked.wasm", guest("marked"));
+    let tar = files.at("image.tar");
+    run_ok(["policy", "pack", &component, "--output", &tar]);
+    let layout = |name: &str| {
+        let layout = files.at(name);
+        fs::create_dir(&layout).unwrap();
+        let unpacked = Command::new("tar")
+            .args(["-xf", &tar, "-C", &layout])
+            .status();
+        assert!(unpacked.unwrap().success());
+        layout
+    };
+
+    let signed = layout("signed");
+    let unsigned = refused(["policy", "push", &signed, &admin]);
+    assert!(unsigned.contains("not signed"), "{unsigned}");
+    let index = fs::read(Path::new(&signed).join("index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    add_signature_as_cosign(&files, Path::new(&signed), digest);
+    run_ok(["policy", "push", &signed, &admin]);
+    assert_eq!(active(&bazaar), "marked");
+
+    run_ok(["policy", "rollback", &admin]);
+    let other = layout("other");
+    let digest = format!("sha256:{}", "0".repeat(64));
+    add_signature_as_cosign(&files, Path::new(&other), &digest);
+    let of_another = refused(["policy", "push", &other, &admin]);
+    assert!(of_another.contains("another image"), "{of_another}");
+    assert_eq!(active(&bazaar), "default");
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use crate::catalogs::{replicated, roles};
+use crate::catalogs::{is_active, replicated, roles};
 use crate::harness::{
     Bazaar, Conduct, Link, Options, Server, guest, request, try_request, wait_until,
 };
@@ -167,6 +167,35 @@ fn a_catalog_over_postgresql_that_hands_over_leaves_the_other_one_what_was_taken
     roles(&bazaar);
     bazaar.wait_until_ready();
     assert_eq!(granted(&gateways, BURST), 0, "what was left was left once");
+}
+
+#[test]
+fn a_catalog_that_comes_back_after_its_term_grants_nothing() {
+    let Some(cluster) = replicated() else { return };
+    let mut bazaar = Bazaar::start(Options {
+        store: Some(cluster.database("bazaar")),
+        catalogs: 2,
+        lease_ms: 300,
+        ..metered(2)
+    });
+    let gateways = [0, 1].map(|gateway| bazaar.gateway_address(gateway));
+    assert_eq!(granted(&gateways, 3), 12);
+    let (active, standby) = roles(&bazaar);
+    bazaar.server(active).suspend();
+    wait_until("the standby to be active", || is_active(&bazaar, standby));
+    // Nobody knows what the other one has granted: until its last message is known to be lost, 503.
+    for gateway in gateways {
+        wait_until("it to be asked for tokens", || match look_up(gateway) {
+            200 => panic!("it may have been granted before"),
+            status => status == 429,
+        });
+    }
+    bazaar.server(active).resume();
+    wait_until("the catalog of before to end", || {
+        !bazaar.server(active).is_running()
+    });
+    assert_eq!(granted(&gateways, BURST), 0);
+    bazaar.start_server(active);
 }
 
 #[test]

@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::OrderNumber;
-use frontend_policy::Versions;
 use frontend_policy::decision::{Order, Unavailability};
+use frontend_policy::{Trial, Versions};
 use rpc::clients::{Clients, Connected, PerClientMax};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
@@ -48,6 +48,15 @@ const CATCHING_UP_MAX: usize = 2;
 
 /// How often a replica is asked for them: it may say that it has some before they are in its ledger, and fail.
 const OLDER_LOOKS_MAX: u32 = 40;
+
+/// What let a client follow.
+#[derive(Debug, Clone, Copy)]
+pub struct LetIn {
+    /// The version of the policy.
+    pub version: u64,
+    /// What was published when it did.
+    pub generation: u64,
+}
 
 /// Why nobody follows.
 #[derive(Debug, PartialEq, Eq)]
@@ -133,7 +142,7 @@ impl Events {
         (*self.streams.borrow(), self.clients.refused())
     }
 
-    /// Follows orders for a client, which that version of the policy lets: from behind the one of that number, else from now on.
+    /// Follows orders for a client whom the policy lets: from behind the one of that number, else from now on.
     /// A number of no order stands for now: it is another journal's.
     ///
     /// # Errors
@@ -141,7 +150,7 @@ impl Events {
     pub async fn follow(
         self: &Arc<Self>,
         after: Option<OrderNumber>,
-        policy: u64,
+        let_in: LetIn,
         client: IpAddr,
     ) -> Result<EventStream, NotFollowed> {
         if self.places.is_closed() {
@@ -154,7 +163,7 @@ impl Events {
         let from = after.map_or(end, |after| OrderNumber(after.0.saturating_add(1)).min(end));
         self.recent()
             .get_or_insert_with(|| Recent::beginning_at(end));
-        Ok(EventStream::new(place, from, policy))
+        Ok(EventStream::new(place, from, let_in))
     }
 
     /// Nothing is followed any more: every stream ends.
@@ -165,8 +174,21 @@ impl Events {
             .send_modify(|progress| progress.is_over = true);
     }
 
-    /// Looks for new orders while there are streams, for as long as the gateway runs.
+    /// Looks for new orders while there are streams, and at each swap of the policy, for as long as the gateway runs.
     pub async fn keep_looking(self: Arc<Self>) {
+        tokio::join!(self.look_for_orders(), self.tell_of_swaps());
+    }
+
+    /// Has streams look whether the version that let them in still serves.
+    async fn tell_of_swaps(&self) {
+        let mut swaps = self.policy.swaps();
+        // Its sender is where the policy is.
+        while swaps.changed().await.is_ok() {
+            self.progress.send_modify(|_| ());
+        }
+    }
+
+    async fn look_for_orders(&self) {
         let mut streams = self.streams.subscribe();
         loop {
             // Its sender is here.
@@ -200,11 +222,14 @@ impl Events {
         orders.len() < PAGE_ORDERS as usize
     }
 
-    /// Whether a version of the policy decides for anybody.
-    fn is_in_service(&self, policy: u64) -> bool {
+    /// Whether a version of the policy decides for anybody, as a shadow does not.
+    fn is_in_service(&self, version: u64) -> bool {
         let published = self.policy.current();
-        let candidate = published.candidate.as_ref();
-        published.active.id == policy || candidate.is_some_and(|it| it.version.id == policy)
+        let canary = published
+            .candidate
+            .as_ref()
+            .filter(|it| matches!(it.trial, Trial::Canary(_)));
+        published.active.id == version || canary.is_some_and(|it| it.version.id == version)
     }
 
     fn recent(&self) -> MutexGuard<'_, Option<Recent>> {

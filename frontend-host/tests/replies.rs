@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use frontend_host::config::{BODY_BYTES_MAX, Bounds, HEAD_BYTES_MAX};
+use frontend_host::config::{BODY_BYTES_MAX, Bounds, HEAD_BYTES_MAX, HEADERS_MAX};
 use frontend_host::handler::Gateway;
 use frontend_host::server;
 use frontend_host::server::clients::Clients;
@@ -198,6 +198,26 @@ async fn every_answer_over_http_1_has_what_the_policy_adds() {
     let own = answer_to(gateway, b"DELETE /stocks/a HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert_eq!(count(&own, "allow: get, head"), 1, "{own}");
     assert_eq!(count(&own, "allow: nothing"), 0, "{own}");
+}
+
+/// Nobody knows of which origin they are, but what is added for all is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_what_cannot_be_read_has_what_the_policy_adds_for_all() {
+    let gateway = gateway(Bounds::default()).await;
+    let long = "x".repeat(HEAD_BYTES_MAX);
+    let many: String = (0..=HEADERS_MAX).map(|n| format!("\r\nx-{n}: y")).collect();
+    for (status, head) in [
+        (400, "GET / HTTP/1.1\r\nno header".to_owned()),
+        (414, format!("GET /{long} HTTP/1.1")),
+        (431, format!("GET / HTTP/1.1\r\nhost: x{many}")),
+        (431, format!("GET / HTTP/1.1\r\nhost: x\r\ncookie: {long}")),
+    ] {
+        let request = format!("{head}\r\norigin: {SHOP}\r\n\r\n");
+        let answer = answer_to(gateway, request.as_bytes()).await;
+        let begin = format!("http/1.1 {status} ");
+        assert!(answer.starts_with(&begin), "{answer}");
+        check_added(&begin, &answer, None);
+    }
 }
 
 /// The headers of the answer over HTTP/2.

@@ -110,6 +110,8 @@ fn files(name: &str, language: Language) -> Vec<File> {
                 "policy.c",
                 include_str!("template/c/policy.c").replace(NAME, name),
             ),
+            File::new("text.h", include_str!("template/c/text.h")),
+            File::new("json.h", include_str!("template/c/json.h")),
             File::executable("build", include_str!("template/c/build")),
             File::new("bindings/front_end.h", C_HEADER),
             File::new("bindings/front_end.c", C_SOURCE),

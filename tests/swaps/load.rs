@@ -21,8 +21,9 @@ pub const STOCKS: [&str; 4] = ["nvidia", "meta", "amazon", "nike"];
 
 /// What springs the traps of `tests/guests`, and one request in how many it is: rare, because versions
 /// are tested on what was asked lately before they may serve.
-const SPRINGS: [(&str, u32); 3] = [
+const SPRINGS: [(&str, u32); 4] = [
     ("/stocks/trap", 1_000),
+    ("/stocks/nonsense-outcome", 1_000),
     ("/stocks/eat", 4_000),
     ("/stocks/loop", 8_000),
 ];

@@ -22,8 +22,8 @@ pub const EDITIONS: [&str; 4] = [
     "edition-red",
 ];
 
-/// Versions that misbehave: they trap, hang, eat memory and take their time.
-const MISBEHAVING: [&str; 4] = ["traps", "loops", "eats-memory", SLOW];
+/// Versions that misbehave: they trap, hang, eat memory, go on with steps for ever and take their time.
+const MISBEHAVING: [&str; 5] = ["traps", "loops", "eats-memory", "nonsense", SLOW];
 
 /// The one that takes 20 ms and more for a decision about one path.
 const SLOW: &str = "computes";
@@ -90,7 +90,7 @@ use Bomb::{BranchTables, DeepNesting, ExponentialType, ManyLocals, NestedLoops};
 use Change::{Canary, Drop, Promote, Push, RollBack, Shadow};
 
 /// Every stage, of versions that serve well and of such that do not.
-const ROUND: [Change; 46] = [
+const ROUND: [Change; 50] = [
     Push("edition-blue"),
     Shadow("edition-green", "1"),
     Promote,
@@ -100,6 +100,9 @@ const ROUND: [Change; 46] = [
     RollBack,
     Shadow("traps", "1"),
     Canary("traps", "0.25"),
+    Drop,
+    Shadow("nonsense", "1"),
+    Canary("nonsense", "0.25"),
     Drop,
     Canary(GUARDED, "0.5"),
     Promote,
@@ -125,6 +128,7 @@ const ROUND: [Change; 46] = [
     Push("edition-blue"),
     Push("traps"),
     Push("edition-green"),
+    Push("nonsense"),
     Push("edition-red"),
     RollBack,
     Shadow(SLOW, "1"),
@@ -200,7 +204,13 @@ impl<'a> Operator<'a> {
     pub fn of(bazaar: &'a Bazaar, load: &'a Load) -> Self {
         let names = EDITIONS.into_iter().chain(MISBEHAVING).chain([GUARDED]);
         let read = |name| fs::read(guest(name)).expect("a component that was just built");
-        let springs = ["/stocks/trap", "/stocks/loop", "/stocks/eat", load.slow()];
+        let springs = [
+            "/stocks/trap",
+            "/stocks/loop",
+            "/stocks/eat",
+            "/stocks/nonsense-outcome",
+            load.slow(),
+        ];
         let springs = MISBEHAVING.into_iter().zip(springs.map(str::to_owned));
         let rounds = (1..).flat_map(|round: usize| {
             let behind = |every, costly| round.is_multiple_of(every).then_some(costly);

@@ -95,12 +95,15 @@ static inline bool has_header(const exports_bazaar_policy_policy_request_t *requ
   return false;
 }
 
-// One more header of a response.
-static inline void add_header(decision_t *decision, const char *name, const char *value) {
+// A header of a response, in the place of one that is there.
+static inline void set_header(decision_t *decision, const char *name, const char *value) {
   bazaar_policy_types_list_header_t *headers = &decision->action.val.respond.headers;
-  headers->ptr = realloc(headers->ptr, (headers->len + 1) * sizeof *headers->ptr);
-  if (!headers->ptr) abort();
-  front_end_string_dup(&headers->ptr[headers->len].f0, name);
-  front_end_string_dup(&headers->ptr[headers->len].f1, value);
-  headers->len++;
+  for (size_t index = 0; index < headers->len; index++) {
+    bazaar_policy_types_header_t *header = &headers->ptr[index];
+    if (!is_text(slice_of_string(header->f0), name)) continue;
+    front_end_string_free(&header->f1);
+    front_end_string_dup(&header->f1, value);
+    return;
+  }
+  add_header(decision, name, value);
 }

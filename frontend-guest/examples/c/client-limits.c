@@ -141,6 +141,7 @@ static void deny(uint32_t retry_after_ms, decision_t *decision) {
   append_byte(&text, '\0');
   refuse(decision, 429, "too many requests, try again later");
   add_header(decision, "retry-after", text.bytes);
+  free(text.bytes);
 }
 
 void exports_bazaar_policy_policy_on_outcome(exports_bazaar_policy_policy_request_t *request,

@@ -102,6 +102,15 @@ impl Versions {
         Decider::new(self, client, Some(arrival))
     }
 
+    /// Adds to the answer to a request that cannot be read what the active version adds to every reply whatever was asked.
+    pub fn add_headers_to_unread(&self, reply: &mut HeaderMap) {
+        let published = self.current();
+        if published.closed.is_none() {
+            let added = &published.active.manifest.reply_headers;
+            added.add_to(reply, &HeaderMap::new());
+        }
+    }
+
     /// The replica that the policy wants to lead.
     pub fn elect(&self, now_ms: u64, view: &View) -> Result<Option<ReplicaId>, Undecided> {
         self.decider(&[]).elect(now_ms, view)
@@ -589,7 +598,10 @@ trait Decided {
 impl Decided for Decision {
     fn serves(&self) -> bool {
         match &self.action {
-            Action::Respond(reply) => reply.status.as_u16() < 400,
+            // An answer that says nothing, as a preflight gets, may be given to whatever is asked.
+            Action::Respond(reply) => {
+                reply.status.as_u16() < 400 && reply.status != StatusCode::NO_CONTENT
+            }
             // That may be taken for whatever is asked.
             Action::Perform(operation) => !matches!(operation, Operation::Take(_)),
             Action::Retry(_) => true,
@@ -665,3 +677,6 @@ fn point(candidate: &Version, client: &[u8]) -> u64 {
     client.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests;

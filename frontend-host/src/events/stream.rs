@@ -13,9 +13,10 @@ use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::recent::{Given, event};
-use super::{Progress, StreamPlace};
+use super::{LetIn, Progress, StreamPlace};
 
-/// How often a stream looks whether the policy that let it in is still in service.
+/// How often a stream looks whether the version that let it in is in service, besides at each swap: the one behind may have
+/// stood in.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// After so many of them without an event a comment is sent: 15 s. Proxies take connections for dead that are quiet for long.
@@ -45,18 +46,17 @@ pub struct EventStream {
     older: Option<Older>,
     looks: Interval,
     quiet_looks: u32,
-    /// The version of the policy that let it in.
-    policy: u64,
+    let_in: LetIn,
 }
 
 impl EventStream {
-    pub(super) fn new(place: StreamPlace, from: OrderNumber, policy: u64) -> Self {
+    pub(super) fn new(place: StreamPlace, from: OrderNumber, let_in: LetIn) -> Self {
         let progress = place.events.progress.subscribe();
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         looks.reset();
         Self {
-            policy,
+            let_in,
             place,
             next: from,
             was_up_to_date: false,
@@ -73,19 +73,22 @@ impl EventStream {
         if !std::mem::replace(&mut self.is_greeted, true) {
             return Poll::Ready(Some(Bytes::from_static(GREETING)));
         }
-        if self.place.events.progress.borrow().is_over {
-            return Poll::Ready(None);
-        }
         // However much there is to give.
         while self.looks.poll_tick(cx).is_ready() {
-            if !self.place.events.is_in_service(self.policy) {
+            if !self.place.events.is_in_service(self.let_in.version) {
                 return Poll::Ready(None);
             }
             self.quiet_looks += 1;
         }
         loop {
+            if self.is_over() {
+                return Poll::Ready(None);
+            }
             if let Some(older) = &mut self.older {
                 let Poll::Ready(orders) = older.as_mut().poll(cx) else {
+                    if self.is_woken(cx) {
+                        continue;
+                    }
                     break;
                 };
                 self.older = None;
@@ -115,13 +118,9 @@ impl EventStream {
                 }
                 Given::UpToDate => {
                     self.was_up_to_date = true;
-                    let Poll::Ready(progress) = self.changed.as_mut().poll(cx) else {
+                    if !self.is_woken(cx) {
                         break;
-                    };
-                    if progress.borrow().is_over {
-                        return Poll::Ready(None);
                     }
-                    self.changed = changed(progress);
                 }
             }
         }
@@ -131,13 +130,31 @@ impl EventStream {
         self.give(Bytes::from_static(COMMENT))
     }
 
+    /// Whether the gateway stops, or a swap took away the version that let it in.
+    fn is_over(&mut self) -> bool {
+        let events = &self.place.events;
+        let generation = events.policy.current().generation;
+        let was = std::mem::replace(&mut self.let_in.generation, generation);
+        let is_out = was != generation && !events.is_in_service(self.let_in.version);
+        is_out || events.progress.borrow().is_over
+    }
+
+    /// Whether there may be something new; else its task is woken once there is.
+    fn is_woken(&mut self, cx: &mut Context<'_>) -> bool {
+        let Poll::Ready(progress) = self.changed.as_mut().poll(cx) else {
+            return false;
+        };
+        self.changed = changed(progress);
+        true
+    }
+
     fn give(&mut self, bytes: Bytes) -> Poll<Option<Bytes>> {
         self.quiet_looks = 0;
         Poll::Ready(Some(bytes))
     }
 }
 
-/// Waits until there is something new.
+/// Waits until there is something new, or was a swap.
 fn changed(mut progress: watch::Receiver<Progress>) -> Changed {
     Box::pin(async move {
         // Its sender is where the stream's place is.

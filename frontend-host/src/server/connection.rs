@@ -47,7 +47,7 @@ pub(super) fn connection(
         Either::Left(_) => Scheme::Http,
         Either::Right(_) => Scheme::Https,
     };
-    let socket = watched(stream, &progress);
+    let socket = watched(stream, &progress, Some(Arc::clone(&gateway.policy)));
     let peer = Arc::new(Peer {
         gateway,
         scheme,

@@ -106,7 +106,7 @@ impl OperatorConnection {
         // The router looks at no head's size, so what is beyond it gets a bare 431.
         server.http2().max_header_list_size(HEAD_BYTES_MAX as u32);
         let progress = Arc::new(Progress::begin(slot));
-        let socket = watched(stream, &progress);
+        let socket = watched(stream, &progress, None);
         let router = TowerToHyperService::new(router);
         let service = service_fn({
             let progress = Arc::clone(&progress);

@@ -3,14 +3,17 @@
 //! No request comes of such a head, so hyper answers it by itself: a status, no body, and the end of
 //! the connection. It has no hook for that. But what it writes then is always the same but for the
 //! date, it begins where all before it was flushed, as every head does, and it is the last thing
-//! on a connection. Here it gets the body that all errors have; and where the target alone has no
-//! end within a head's bounds, the status that says so.
+//! on a connection. Here it gets the body that all errors have, and the headers that the policy adds to
+//! every reply, whatever was asked; and where the target alone has no end within a head's bounds, the
+//! status that says so.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::StatusCode;
+use frontend_policy::Versions;
+use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::handler::{Refusal as Refused, error_body};
@@ -21,6 +24,8 @@ const BEGIN: &[u8] = b"HTTP/1.1 4";
 /// A client's socket on which refusals have bodies.
 pub(super) struct Refusals<S> {
     socket: S,
+    /// Whose headers every reply has.
+    policy: Option<Arc<Versions>>,
     /// What came in since the last answer.
     asked: Asked,
     /// All that was written has gone out: what is written next is the head of an answer.
@@ -45,9 +50,10 @@ struct Refusal {
 }
 
 impl<S> Refusals<S> {
-    pub(super) fn new(socket: S) -> Self {
+    pub(super) fn new(socket: S, policy: Option<Arc<Versions>>) -> Self {
         Self {
             socket,
+            policy,
             asked: Asked::default(),
             is_flushed: true,
             refusal: None,
@@ -66,7 +72,7 @@ impl Asked {
     }
 
     /// What is to be written in the place of what hyper would.
-    fn refusal(&self, written: &[u8]) -> Option<Refusal> {
+    fn refusal(&self, written: &[u8], policy: Option<&Versions>) -> Option<Refusal> {
         let date = date_of_refusal(written)?;
         let status = StatusCode::from_bytes(written.get(9..12)?).ok()?;
         let refused = match status {
@@ -78,10 +84,21 @@ impl Asked {
         let body = error_body(status, &refused.to_string());
         let mut bytes = format!(
             "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
-             content-length: {}\r\nconnection: close\r\ndate: {date}\r\n\r\n",
+             content-length: {}\r\nconnection: close\r\ndate: {date}\r\n",
             body.len()
         )
         .into_bytes();
+        let mut added = HeaderMap::new();
+        if let Some(policy) = policy {
+            policy.add_headers_to_unread(&mut added);
+        }
+        for (name, value) in &added {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
         if !self.is_head {
             bytes.extend_from_slice(&body);
         }
@@ -114,7 +131,7 @@ impl<S: AsyncWrite + Unpin> Refusals<S> {
             && is_head
             && first.starts_with(BEGIN)
         {
-            self.refusal = asked.refusal(first);
+            self.refusal = asked.refusal(first, self.policy.as_deref());
         }
         self.refusal.is_some()
     }

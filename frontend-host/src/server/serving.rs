@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use frontend_policy::Versions;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
@@ -65,13 +66,14 @@ pub(super) async fn encrypted(
     }
 }
 
-/// A socket, watched for its progress, on which refusals have bodies.
+/// A socket, watched for its progress, on which refusals have bodies, and the headers of every reply where there is a policy.
 pub(super) fn watched(
     stream: tls::Stream,
     progress: &Arc<Progress>,
+    policy: Option<Arc<Versions>>,
 ) -> TokioIo<Refusals<TokioIo<Socket>>> {
     let socket = TokioIo::new(Socket::new(stream, Arc::clone(progress)));
-    TokioIo::new(Refusals::new(socket))
+    TokioIo::new(Refusals::new(socket, policy))
 }
 
 /// HTTP/1.1, and HTTP/2 where that is what a client begins with.

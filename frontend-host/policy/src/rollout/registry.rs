@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use domain::time::BootTime;
+use tokio::sync::watch;
 
 use super::change::{Change, Reason};
 use super::departed::{Counted, Departed};
@@ -27,6 +28,8 @@ pub(super) struct Registry {
     probation: Probation,
     published: ArcSwap<Published>,
     departed: Departed,
+    /// The generation that decides, for those who wait for the next one.
+    swaps: watch::Sender<u64>,
     pub(super) shadow: Shadow,
     /// Held while a new publication is made from the current one, and written to the disk. So not
     /// for threads that serve.
@@ -48,6 +51,7 @@ impl Registry {
         shadow.set_candidate(candidate.map(|candidate| candidate.version.id));
         Ok(Self {
             probation,
+            swaps: watch::Sender::new(first.generation),
             published: ArcSwap::from_pointee(first),
             departed: Departed::default(),
             shadow,
@@ -71,6 +75,11 @@ impl Registry {
     pub(super) fn departed(&self, published: &Published) -> Vec<(Digest, Arc<Answered>)> {
         let in_service: Vec<_> = published.versions().map(Counted::from).collect();
         self.departed.told(&in_service, BootTime::now())
+    }
+
+    /// See [`Versions::swaps`](super::Versions::swaps).
+    pub(super) fn swaps(&self) -> watch::Receiver<u64> {
+        self.swaps.subscribe()
     }
 
     /// Saves a change, and then makes it; returns what decides now. `save` puts away what it needs
@@ -321,7 +330,9 @@ impl Registry {
             .filter(|version| !next.versions().any(|it| it.id == version.id));
         self.departed
             .note(leaving.map(Counted::from), BootTime::now());
+        let generation = next.generation;
         self.published.store(next);
+        self.swaps.send_replace(generation);
     }
 }
 

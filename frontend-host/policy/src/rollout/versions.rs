@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::Guard;
 use domain::{JournalId, Protocol};
+use tokio::sync::watch;
 
 use super::change::{Change, Reason};
 use super::clients_seen::ClientsSeen;
@@ -201,6 +202,11 @@ impl Versions {
     /// What versions answered that left service in the last minutes, and are not in that publication.
     pub fn departed(&self, published: &Published) -> Vec<(Digest, Arc<Answered>)> {
         self.registry.departed(published)
+    }
+
+    /// Changes at each swap, to the generation that decides from then on: for those who hold on to what was decided.
+    pub fn swaps(&self) -> watch::Receiver<u64> {
+        self.registry.swaps()
     }
 
     pub(crate) fn shadow(&self) -> &Shadow {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use frontend_policy::admission::{KeyKind, Signatory};
 use frontend_policy::{
-    DEFAULT_POLICY, Digest, Engine, Probation, Trust, Upload, VersionLog, Versions,
+    DEFAULT_POLICY, Digest, Engine, Probation, SwapError, Trust, Upload, VersionLog, Versions,
 };
 
+use super::way_back::{configured, said};
 use super::{PROBATION, active, decide, guest, operator, started, versions, wait_until};
 
 /// A gateway at which versions pass their probation in a moment.
@@ -180,4 +181,28 @@ fn the_built_in_policy_is_behind_a_signed_one_also_after_a_restart() {
     assert_eq!(active(&after), "default");
     let refused = after.activate(&guest("chatty"), &operator()).map(drop);
     assert!(refused.is_err(), "others are to be signed");
+}
+
+/// As many as the guide says.
+#[test]
+fn the_last_32_versions_that_were_active_can_be_activated_again_and_none_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    let component = guest("configured");
+    let first = configured(&component, "say 0");
+    let first = versions.activate(first, &operator()).unwrap();
+    let mut digests = vec![first.digest.to_string()];
+    for number in 1..40 {
+        let config = format!("say {number}");
+        let version = versions.configure(config.as_bytes(), &operator()).unwrap();
+        digests.push(version.digest.to_string());
+    }
+    drop((first, versions));
+    let after = started(dir.path(), DEFAULT_POLICY);
+    let kept: Vec<_> = after.kept().into_iter().map(|kept| kept.digest).collect();
+    assert_eq!(kept, digests[8..]);
+    let gone = after.activate_kept(&digests[7], &operator()).map(drop);
+    assert!(matches!(gone, Err(SwapError::NotKept(_))), "{gone:?}");
+    after.activate_kept(&digests[8], &operator()).unwrap();
+    assert_eq!(said(&after), "8");
 }

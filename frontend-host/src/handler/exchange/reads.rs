@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Exchange, OnReply, StepResult, request_parts};
 use crate::cache::{CacheEntry, CacheLookup, Found, RenderKey, Rendered, ttl_seconds};
 use crate::config::STALE_WAIT_MAX;
-use crate::events::NotFollowed;
+use crate::events::{LetIn, NotFollowed};
 use crate::handler::cache_status::{CacheStatus, Forward};
 use crate::handler::events;
 use crate::handler::refusal::Refusal as Refused;
@@ -274,11 +274,14 @@ impl<'a> Exchange<'a> {
         if let Err(refusal) = self.check_order_pages() {
             return StepResult::Response(refusal.response());
         }
-        let policy = self.decider.version().id;
+        let let_in = LetIn {
+            version: self.decider.version().id,
+            generation: self.decider.published().generation,
+        };
         let follow = self
             .gateway
             .events
-            .follow(seen, policy, self.request.client);
+            .follow(seen, let_in, self.request.client);
         match follow.await {
             Ok(stream) => StepResult::Response(events::response(stream)),
             Err(NotFollowed::Ending) => StepResult::Response(events::ended()),

@@ -325,3 +325,75 @@ fn decisions_that_fail_or_take_longer_fail_a_version() {
     assert_eq!(verdict(&LIMITS.judge_paired(&fails, RATES)), Verdict::Fail);
     assert_eq!(verdict(&TIMED.judge_paired(&slow, RATES)), Verdict::Fail);
 }
+
+/// Steps of rollouts by which a rate is shown, where [`RUNS`] only do not speak against it.
+const MANY: u64 = 10_000;
+
+/// Whether so few of [`MANY`] are wrong as would be one time in twenty at most, were they wrong at that rate.
+fn is_shown_below(count: u64, rate: f64) -> bool {
+    let expected = MANY as f64 * rate;
+    count as f64 <= expected - 1.65 * (expected * (1.0 - rate)).sqrt()
+}
+
+/// How many of [`MANY`] steps are shown to be within a limit, and how many beyond it. Of what is compared, such shares are
+/// what is looked for, and so many come between two looks; it is looked as often as of [`CLIENTS`] in cohorts of 25.
+fn judged(
+    shares: [f64; 2],
+    between_looks: [u64; 2],
+    judge: impl Fn([(u64, u64); 2]) -> Judged,
+) -> [u64; 2] {
+    let mut counts = [0; 2];
+    for seed in 0..MANY {
+        let mut chance = Rng::with_seed(seed);
+        let mut seen = [(0, 0); 2];
+        for _ in 0..CLIENTS / 25 {
+            for (index, (of, all)) in seen.iter_mut().enumerate() {
+                let more = between_looks[index];
+                *of += (0..more).filter(|_| chance.f64() < shares[index]).count() as u64;
+                *all += more;
+            }
+            match judge(seen) {
+                Judged::Open => continue,
+                Judged::Within => counts[0] += 1,
+                Judged::Beyond => counts[1] += 1,
+            }
+            break;
+        }
+    }
+    counts
+}
+
+/// Of versions that are at a limit, where they are the hardest to tell from those on either side of it.
+fn check_rates(
+    name: &str,
+    shares: [f64; 2],
+    between_looks: [u64; 2],
+    judge: impl Fn([(u64, u64); 2]) -> Judged,
+) {
+    let [within, beyond] = judged(shares, between_looks, judge);
+    println!("{name}, {between_looks:?}: {within} within the limit, {beyond} beyond it");
+    assert!(
+        is_shown_below(beyond, RATES.false_alarm),
+        "{name}: {beyond}"
+    );
+    assert!(is_shown_below(within, RATES.miss), "{name}: {within}");
+}
+
+#[test]
+fn false_alarms_and_misses_of_canaries_are_shown_to_be_as_rare_as_is_said() {
+    for (name, limit, active) in [("errors", 0.01, 0.02), ("refusals", 0.05, 0.1)] {
+        let judge = |cohorts| judge_shares(cohorts, [limit; 2], RATES);
+        // Also where either version has three times as many clients.
+        for between_looks in [[25, 25], [25, 75], [75, 25]] {
+            check_rates(name, [active + limit, active], between_looks, judge);
+        }
+    }
+}
+
+#[test]
+fn false_alarms_and_misses_of_shadows_are_shown_to_be_as_rare_as_is_said() {
+    for (name, limit) in [("failures", 0.01), ("refusals", 0.05)] {
+        let judge = |[(of, all), _]: [(u64, u64); 2]| judge_share(of, all, limit, RATES);
+        check_rates(name, [limit, 0.0], [25, 0], judge);
+    }
+}
