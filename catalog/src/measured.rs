@@ -45,6 +45,12 @@ pub(crate) const OPEN_SESSIONS: Metric = Metric::gauge(
     &[],
     "Gateways whose session's stream is open, of 256",
 );
+pub(crate) const WITHHELD_STOCKS: Metric = Metric::gauge(
+    "bazaar_catalog_withheld_stocks",
+    "stocks",
+    &[],
+    "Stocks, of 256, that are lent to no gateway for a while: they are traded so often that leases on them were always recalled",
+);
 const COMMITS: Metric = Metric::counter(
     "bazaar_catalog_commits",
     "commits",
@@ -74,6 +80,16 @@ const SESSIONS: Metric = Metric::counter(
     )],
     "What happened to gateways' sessions",
 );
+const LOOKUPS: Metric = Metric::counter(
+    "bazaar_catalog_lookups",
+    "look-ups",
+    &[(
+        "answer",
+        "`lent`: the gateway may keep it; `withheld`: it is lent to nobody for a while; `not_lent`: it is just being traded, or was \
+         asked for without a lease",
+    )],
+    "Look-ups of single stocks that gateways had not, by what they may do with the answer",
+);
 const WAITING: Metric = Metric::gauge(
     "bazaar_debug_catalog_answers_waiting",
     "calls",
@@ -89,10 +105,12 @@ pub const METRICS: &[&Metric] = &[
     &LEADER,
     &IN_SYNC_REPLICAS,
     &OPEN_SESSIONS,
+    &WITHHELD_STOCKS,
     &COMMITS,
     &COMMIT_ROWS,
     &ELECTIONS,
     &SESSIONS,
+    &LOOKUPS,
     &WAITING,
 ];
 
@@ -129,6 +147,26 @@ impl SessionEvent {
     }
 }
 
+/// What a gateway may do with the answer to a look-up.
+#[derive(Debug, Clone, Copy)]
+pub enum Answered {
+    Lent,
+    Withheld,
+    NotLent,
+}
+
+impl Answered {
+    const ALL: [Self; 3] = [Self::Lent, Self::Withheld, Self::NotLent];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lent => "lent",
+            Self::Withheld => "withheld",
+            Self::NotLent => "not_lent",
+        }
+    }
+}
+
 /// What a catalog has done so far.
 #[derive(Debug, Default)]
 pub struct Measured {
@@ -139,6 +177,7 @@ pub struct Measured {
     failed: AtomicU64,
     elections: AtomicU64,
     sessions: [AtomicU64; SessionEvent::ALL.len()],
+    lookups: [AtomicU64; Answered::ALL.len()],
     /// Now, and not so far.
     waiting: AtomicU64,
     /// What the writer's thread is at now.
@@ -181,6 +220,11 @@ impl Measured {
     pub fn session(&self, event: SessionEvent) {
         self.sessions[event as usize].fetch_add(1, Ordering::Relaxed);
     }
+
+    /// A look-up of a stock was answered.
+    pub fn answered(&self, answered: Answered) {
+        self.lookups[answered as usize].fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Export for Measured {
@@ -203,6 +247,8 @@ impl Export for Measured {
         families.add_one(&ELECTIONS, load(&self.elections))?;
         let of = |event: SessionEvent| ([event.name()], load(&self.sessions[event as usize]));
         families.add(&SESSIONS, SessionEvent::ALL.map(of))?;
+        let of = |it: Answered| ([it.name()], load(&self.lookups[it as usize]));
+        families.add(&LOOKUPS, Answered::ALL.map(of))?;
         families.add_one(&WAITING, load(&self.waiting))
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::measured::{
     ACTIVE as IS_ACTIVE, EPOCH, IN_SYNC_REPLICAS, JOURNAL_ROWS, LEADER, OPEN_SESSIONS,
+    WITHHELD_STOCKS,
 };
 use crate::shared::Shared;
 
@@ -40,7 +41,7 @@ pub fn active(monitor: &Monitor, shared: Arc<Shared>) {
     monitor.export(Arc::clone(&shared.measured) as _);
     monitor.set(move || {
         let readiness = readiness(&shared, BootTime::now());
-        let mut figures = figures(&shared);
+        let mut figures = figures(&shared, BootTime::now());
         figures.push(is_active(matches!(readiness, Readiness::Ready(_))));
         Observation { readiness, figures }
     });
@@ -57,7 +58,7 @@ fn readiness(shared: &Shared, now: BootTime) -> Readiness {
     }
 }
 
-fn figures(shared: &Shared) -> Vec<Figure> {
+fn figures(shared: &Shared, now: BootTime) -> Vec<Figure> {
     let leadership = shared.leadership();
     let term = &leadership.term;
     let figure = |metric, value| Figure { metric, value };
@@ -67,5 +68,6 @@ fn figures(shared: &Shared) -> Vec<Figure> {
         figure(&LEADER, term.leader.map_or(0, ReplicaId::get).into()),
         figure(&IN_SYNC_REPLICAS, term.in_sync.len() as u64),
         figure(&OPEN_SESSIONS, shared.sessions() as u64),
+        figure(&WITHHELD_STOCKS, shared.withheld(now) as u64),
     ]
 }

@@ -15,10 +15,10 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use traces::{Kind, Parent};
 
 use crate::error::RequestError;
-use crate::measured::{Measured, SessionEvent};
+use crate::measured::{Answered, Measured, SessionEvent};
 use catalog_core::standing::{Owing, Standing};
 use catalog_core::{
-    Batch, Invalidation, Leadership, Renewal, Round, Rule, Rules, SaidCallers, Seen,
+    Batch, HotStocks, Invalidation, Leadership, Renewal, Round, Rule, Rules, SaidCallers, Seen,
     SessionExpired, Stock, TradeResult, Visibility,
 };
 
@@ -237,6 +237,7 @@ struct State {
     commits_fail: bool,
     streams: HashMap<SessionId, Events>,
     holders: Holders,
+    hot_stocks: HotStocks,
     /// Each since when.
     waiting: Vec<(Instant, Answer)>,
     /// See [`Shared::answer_until`]; `None` where no other catalog can write.
@@ -266,6 +267,7 @@ impl Shared {
             unheard: Default::default(),
             commits_fail: false,
             holders: Holders::new(visibility_lease),
+            hot_stocks: HotStocks::default(),
             leadership,
             streams: HashMap::new(),
             waiting: Vec::new(),
@@ -408,7 +410,7 @@ impl Shared {
         }
     }
 
-    /// See [`Visibility::read`].
+    /// See [`Visibility::read`]. What is [withheld](HotStocks) is read as without a session.
     pub fn read(
         &self,
         name: &StockName,
@@ -417,7 +419,21 @@ impl Shared {
     ) -> Option<Seen> {
         let mut state = self.lock();
         let session = session.filter(|id| state.holders.may_hold(*id, now));
-        state.visibility.read(name, session, now)
+        let is_withheld = session.is_some_and(|id| state.withholds(name, id, now));
+        let session = session.filter(|_| !is_withheld);
+        let seen = state.visibility.read(name, session, now)?;
+        drop(state);
+        self.measured.answered(match seen.cacheable {
+            true => Answered::Lent,
+            false if is_withheld => Answered::Withheld,
+            false => Answered::NotLent,
+        });
+        Some(seen)
+    }
+
+    /// How many stocks are lent to nobody for a while.
+    pub fn withheld(&self, now: BootTime) -> usize {
+        self.lock().hot_stocks.withheld(now)
     }
 
     /// Stocks as they are shown, in name order: at most `limit` of those whose names come after
@@ -435,8 +451,15 @@ impl Shared {
 
     /// A batch goes to the disk: tells its stocks' holders to let go.
     pub fn prepare(&self, batch: &Batch) {
-        let mut state = self.lock();
-        for invalidation in state.visibility.prepare(batch) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let invalidations = state.visibility.prepare(batch);
+        for stock in &batch.stocks {
+            if state.visibility.is_held(&stock.name) {
+                state.hot_stocks.recalled(&stock.name);
+            }
+        }
+        for invalidation in invalidations {
             state.holders.tell(invalidation.session, invalidation.round);
             self.measured.session(SessionEvent::Invalidated);
             state.tell(invalidation.session, Event::Invalidation(invalidation));
@@ -454,6 +477,8 @@ impl Shared {
         self.change(|state| {
             state.holders.settle(Some(now));
             state.visibility.mark_durable(stocks);
+            let names = stocks.iter().map(|stock| &stock.name);
+            state.hot_stocks.traded(names, now);
             state.leadership = leadership;
             let durable = Instant::now();
             let answers = answers.into_iter().map(|answer| (durable, answer));
@@ -661,6 +686,13 @@ impl State {
             false => Duration::ZERO,
         };
         self.may_answer(received + length)
+    }
+
+    /// Whether that session is not lent the stock since nobody is for a while. Whom it would not be lent anyway, as while
+    /// it is changing, does not count.
+    fn withholds(&mut self, name: &StockName, id: SessionId, now: BootTime) -> bool {
+        let might_be_lent = self.streams.contains_key(&id) && !self.visibility.is_changing(name);
+        might_be_lent && !self.hot_stocks.may_lend(name, id, now)
     }
 
     /// Tells a session something, or cuts its stream where it does not keep up.

@@ -4,6 +4,7 @@
 //! - [`leases`]: who may hold which stock in a cache, and until when;
 //! - [`standing`]: how long those who hold stocks may keep trades waiting;
 //! - [`visibility`]: what readers see of the stocks while trades become durable and caches let go;
+//! - [`hot_stocks`]: which stocks are lent to nobody for a while, since leases on them do not pay;
 //! - [`limits`]: how often something may be done, over all gateways;
 //! - [`writer_lease`]: which of several catalogs over one database serves;
 //! - [`reach`]: when the active one hands over to one that more callers reach;
@@ -14,6 +15,7 @@ pub mod ledger;
 pub mod leases;
 pub mod standing;
 pub mod visibility;
+pub mod hot_stocks;
 pub mod limits;
 pub mod writer_lease;
 pub mod reach;
@@ -21,6 +23,7 @@ pub mod self_healing;
 pub mod ablation;
 
 pub use ablation::{Rule, Rules};
+pub use hot_stocks::HotStocks;
 pub use leases::{Floor, Invalidation, Leases, NotOpened, Renewal, Round, SessionExpired};
 pub use ledger::{
     Batch, CatalogState, InSyncRefused, Leadership, NotLeader, PriorOutcome, RefusedOrder, Staged,

@@ -126,6 +126,17 @@ impl Visibility {
         })
     }
 
+    /// Whether a change of the stock is on its way to readers: until it is shown nobody new may hold the stock.
+    pub fn is_changing(&self, name: &StockName) -> bool {
+        let shown = self.stocks.get(name);
+        shown.is_some_and(VisibleStock::is_changing)
+    }
+
+    /// See [`Leases::is_held`].
+    pub fn is_held(&self, name: &StockName) -> bool {
+        self.leases.is_held(name)
+    }
+
     /// Stocks in name order: those whose names come after `after`, or all.
     pub fn stocks_after(&self, after: Option<&StockName>) -> impl Iterator<Item = &Stock> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);

@@ -353,6 +353,37 @@ async fn who_never_acknowledges_is_lent_nothing_after_a_few_times_and_others_are
     running.stop().await;
 }
 
+/// Its trades wait for no cache then, and whatever is read is as new as before.
+#[tokio::test]
+async fn a_stock_that_is_always_recalled_is_lent_to_nobody_until_its_trades_pause() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let leader = running.elect_leader().await;
+    let mut client = running.client();
+    let mut session = Session::open(&running.client()).await;
+    let (mut left, mut trades_withheld) = (100, 0);
+    while trades_withheld < 10 {
+        let (quantity, is_lent) = read_stock(&mut client, "acme", session.id).await;
+        assert_eq!(quantity, left);
+        left -= 1;
+        assert!(left > 0, "it is lent for ever");
+        let buy = leader.start_buy(&format!("key-{left}"), "acme");
+        if is_lent {
+            let round = session.invalidated().await.round;
+            session.acknowledge(round).await;
+        } else {
+            trades_withheld += 1;
+        }
+        buy.await.unwrap().unwrap();
+    }
+    let (_, is_lent) = read_stock(&mut client, "bolt", session.id).await;
+    assert!(is_lent, "the other stock is lent");
+    until("it to be lent again", async || {
+        read_stock(&mut client, "acme", session.id).await == (left, true)
+    })
+    .await;
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_raise_that_is_refused_names_the_gateway_of_before_and_where_it_is() {
     let running = Running::start_on(&disk(), LONG_LEASE).await;

@@ -1,6 +1,7 @@
 //! How Bazaar grows: figures over the steps of one quantity, everything else being equal.
 //!
 //! - [`load`]: connections, stocks, gateways, and the share of lookups that hit the cache;
+//! - [`readers`]: what clients that read at other gateways cost those who trade;
 //! - [`sessions`]: sessions that hold what is traded;
 //! - [`ledger`]: a long ledger: start, queries, and a replica that comes back with nothing;
 //! - [`curve`]: what was measured, as tables and plots.
@@ -8,6 +9,7 @@
 pub mod curve;
 mod ledger;
 mod load;
+mod readers;
 mod sessions;
 
 use std::path::{Path, PathBuf};

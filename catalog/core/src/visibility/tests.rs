@@ -219,6 +219,8 @@ mod model {
     #[derive(Debug, Clone, Copy)]
     enum Step {
         Read(u64),
+        /// The same where the catalog lends the stock to nobody for a while.
+        ReadWithheld(u64),
         Renew(u64),
         /// The gateway gets to its invalidations.
         Deliver(u64),
@@ -233,6 +235,7 @@ mod model {
         let session = 1..3_u64;
         let step = prop_oneof![
             6 => session.clone().prop_map(Step::Read),
+            2 => session.clone().prop_map(Step::ReadWithheld),
             2 => session.clone().prop_map(Step::Renew),
             3 => session.clone().prop_map(Step::Deliver),
             1 => session.prop_map(Step::Partition),
@@ -281,7 +284,8 @@ mod model {
         fn step(&mut self, step: Step) {
             let now = at(self.now);
             match step {
-                Step::Read(session) => self.read(session),
+                Step::Read(session) => self.read(session, Some(id(session))),
+                Step::ReadWithheld(session) => self.read(session, None),
                 Step::Renew(session) => {
                     let gateway = self.gateways.get_mut(&session).unwrap();
                     let renewed =
@@ -322,7 +326,7 @@ mod model {
             }
         }
 
-        fn read(&mut self, session: u64) {
+        fn read(&mut self, session: u64, lent_to: Option<SessionId>) {
             let gateway = self.gateways.get_mut(&session).unwrap();
             if let Some(version) = gateway.cached
                 && self.now < gateway.lease_until
@@ -337,7 +341,7 @@ mod model {
             gateway.cached = None;
             let seen = self
                 .visibility
-                .read(&name("a"), Some(id(session)), at(self.now))
+                .read(&name("a"), lent_to, at(self.now))
                 .unwrap();
             assert!(
                 seen.stock.version >= self.seen,

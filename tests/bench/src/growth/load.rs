@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-use super::{CONNECTIONS, Curve, Plan};
+use super::{CONNECTIONS, Curve, Plan, readers};
 use crate::contender::bazaar::Bazaar;
 use crate::contender::caches::PATH;
 use crate::error::Error;
@@ -112,6 +112,10 @@ pub fn gateways(plan: &Plan) -> Result<Curve, Error> {
         curve.add_figures("trades by 8 connections", &trades);
         curve.add_memory(&bazaar.memory());
     }
+    let others: Vec<SocketAddr> = further.iter().map(|(address, _)| *address).collect();
+    if !others.is_empty() {
+        readers::measure(plan, &bazaar, &others, &mut curve)?;
+    }
     curve.notes.push(
         "All on one machine: throughput is what its processors give, whoever serves. While trades \
          are measured, every other gateway keeps a traded stock in its cache."
@@ -126,24 +130,8 @@ fn look_up_everywhere(
     load: &Load,
     dir: &Path,
 ) -> Result<Vec<Figures>, Error> {
-    thread::scope(|scope| {
-        let running: Vec<_> = addresses
-            .iter()
-            .map(|address| {
-                scope.spawn(move || {
-                    let dir = dir.join(format!("wrk-{}", address.port()));
-                    fs::create_dir_all(&dir).map_err(Error::file(&dir))?;
-                    let figures = Requests::get(*address, PATH).send(load, &dir)?;
-                    figures.without_errors("a gateway")
-                })
-            })
-            .collect();
-        let ended = running.into_iter().map(|thread| {
-            let ended = thread.join();
-            ended.expect("a generator's thread does not panic")
-        });
-        ended.collect()
-    })
+    let requests = addresses.iter().map(|it| Requests::get(*it, PATH));
+    readers::send_everywhere(requests, load, dir)
 }
 
 /// Ever more lookups of stocks that are in the cache.

@@ -34,6 +34,11 @@ const TRADERS: u32 = 8;
 /// Renewals in a lease, as a gateway has them.
 const RENEWALS: u32 = 4;
 
+/// How long a session waits before it reads a stock again that it may not keep, each time twice as long: at first it is just
+/// being traded, and after that lent to nobody for a while.
+const READ_PAUSE_MIN: Duration = Duration::from_millis(1);
+const READ_PAUSE_MAX: Duration = Duration::from_millis(128);
+
 /// How long it may take until all hold what they are to.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -91,7 +96,7 @@ pub fn measure(plan: &Plan) -> Result<Curve, Error> {
     }
     curve.notes.push(
         "All on one machine: the sessions take their share of its processors. Each reads a stock again, until it may keep \
-         it, as soon as it has let go of it."
+         it, as soon as it has let go of it. It may not for a while where that is always recalled."
             .to_owned(),
     );
     Ok(curve)
@@ -150,12 +155,13 @@ async fn hold(channel: Channel, held: &AtomicU64, acknowledged: &AtomicU64) -> R
     }
 }
 
-/// Reads a stock until it may be kept: not while it is being traded.
+/// Reads a stock until it may be kept.
 async fn read(
     catalog: &mut CatalogClient<Channel>,
     name: &str,
     session: u64,
 ) -> Result<(), Status> {
+    let mut pause = READ_PAUSE_MIN;
     loop {
         let request = GetStockRequest {
             name: name.to_owned(),
@@ -165,6 +171,7 @@ async fn read(
         if catalog.get_stock(request).await?.into_inner().cacheable {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(READ_PAUSE_MAX);
     }
 }
