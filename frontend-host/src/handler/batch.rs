@@ -4,6 +4,7 @@
 //! policy knows of batches, and none has to. They are under way at the same time, as many as there is room
 //! for: their trades go to the leader together, and none waits for another's.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -300,7 +301,7 @@ fn put_content(entry: &mut Vec<u8>, body: &[u8]) {
     }
 }
 
-fn put(entry: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+fn put(entry: &mut Vec<u8>, text: fmt::Arguments<'_>) {
     entry.write_fmt(text).expect("memory takes all of it");
 }
 
