@@ -76,10 +76,8 @@ fn each_order_of_a_batch_is_answered_as_if_it_had_come_alone() {
     };
     for (result, word) in [(no_text, "`key`"), (empty, "Idempotency-Key")] {
         let message = result["error"]["message"].as_str().unwrap_or_default();
-        assert!(
-            result["status"] == 400 && message.contains(word),
-            "{result}"
-        );
+        assert_eq!(result["status"], 400, "{result}");
+        assert!(message.contains(word), "{result}");
     }
     let mut numbers = [number(&results[0]), number(last)];
     numbers.sort_unstable();
@@ -99,7 +97,7 @@ fn a_batch_has_bounds_and_no_key_of_its_own() {
         let mut expected = order(at);
         expected["number"] = json!(numbers[at]);
         let found = bazaar.get(&format!("/orders/{}", numbers[at])).data();
-        assert_eq!(found, expected, "the results are in the order of the orders");
+        assert_eq!(found, expected, "results are in the order of orders");
     }
     numbers.sort_unstable();
     assert!(numbers.into_iter().eq(0..ORDERS_MAX as u64));
@@ -124,7 +122,7 @@ fn a_batch_has_bounds_and_no_key_of_its_own() {
     ];
     assert_eq!(refused(&foreign, &json!([order(0)])).0, 415);
     let sold = ORDERS_MAX as i64 / 4;
-    assert_eq!(bazaar.quantity("meta"), 1000 + sold, "nothing else was sold");
+    assert_eq!(bazaar.quantity("meta"), 1000 + sold, "no other was sold");
 }
 
 #[test]

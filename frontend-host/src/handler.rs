@@ -160,7 +160,7 @@ impl Gateway {
         response
     }
 
-    /// Answers a request that may be a batch of orders. What its body takes, and they, is `held` until then.
+    /// Answers a request that may be a batch of orders. What it takes is part of `held` until there is an answer.
     pub async fn answer_any(&self, request: Request<'_>, held: Share) -> Response<Full<Bytes>> {
         let head = &*request.admitted.head;
         let body = request.body.as_ref();
