@@ -4,6 +4,7 @@
 //! - [`trading`]: what clients are promised over HTTP;
 //! - [`semantics`]: what HTTP itself promises, to clients and to caches in front, as tables;
 //! - [`lists`]: more stocks than anybody could answer with at once;
+//! - [`batches`]: many orders in one request, each with a result of its own;
 //! - [`orders`]: lists of orders, of which none is missing;
 //! - [`events`]: orders that are followed as they are placed;
 //! - [`page`]: the front page, in a browser;
@@ -60,6 +61,7 @@ mod harness;
 mod trading;
 mod semantics;
 mod lists;
+mod batches;
 mod orders;
 mod events;
 mod page;

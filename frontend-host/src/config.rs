@@ -125,6 +125,9 @@ pub const STALE_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Largest body of a client's request, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Orders of one request, each with a result of its own.
+pub const BATCH_ORDERS_MAX: usize = 1_024;
+
 /// How much of a body that is too large is read and thrown away, in bytes.
 pub const DISCARDED_BYTES_MAX: usize = 8 << 20;
 

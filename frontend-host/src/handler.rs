@@ -5,11 +5,14 @@
 //!            ▲  └──▶ read or trade ─▶ outcome
 //!            └────────────────────────┘
 //! ```
+//!
+//! A batch of orders goes this way once for each of them (`batch`).
 
 mod admission;
 mod host;
 mod refusal;
 mod exchange;
+mod batch;
 mod cache_status;
 mod preconditions;
 mod events;
@@ -26,6 +29,7 @@ use http::Response;
 use http::header::HeaderName;
 use http::request::Parts;
 use http_body_util::Full;
+use rpc::budget::Share;
 use tokio::sync::Semaphore;
 use traces::Traces;
 
@@ -154,6 +158,17 @@ impl Gateway {
             response.extensions_mut().insert(exchange.decided());
         }
         response
+    }
+
+    /// Answers a request that may be a batch of orders. What it takes is part of `held` until there is an answer.
+    pub async fn answer_any(&self, request: Request<'_>, held: Share) -> Response<Full<Bytes>> {
+        let head = &*request.admitted.head;
+        let body = request.body.as_ref();
+        match body.map_or(Ok(None), |body| batch::split(head, body)) {
+            Ok(None) => self.answer(request).await,
+            Ok(Some(orders)) => Box::pin(batch::answer(self, request, orders, held)).await,
+            Err(refusal) => self.refuse(&refusal, (head, request.noted), request.client),
+        }
     }
 
     /// Answers a request about which no policy decides. What the policy adds to every reply is added all

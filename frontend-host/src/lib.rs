@@ -21,7 +21,7 @@
 //! - [`handover`]: how another process takes its place.
 //!
 //! Deliberately absent: any decision about routes, messages, caching or leaders. Those are the
-//! policy's.
+//! policy's. But it takes batches of orders apart.
 
 #![cfg_attr(
     not(test),

@@ -60,9 +60,20 @@ impl Drop for Exchange<'_> {
 
 /// They are the request's, not a step's.
 #[derive(Clone, Copy)]
-struct Deadlines {
+pub(super) struct Deadlines {
     read: Instant,
     trade: Instant,
+}
+
+impl Deadlines {
+    /// Of a request that asks the first backend now.
+    pub(super) fn from_now(gateway: &Gateway) -> Self {
+        let now = Instant::now();
+        Self {
+            read: now + gateway.read_time_max,
+            trade: now + gateway.trade_time_max,
+        }
+    }
 }
 
 /// How a step ended.
@@ -107,6 +118,11 @@ impl<'a> Exchange<'a> {
             route: Route::Policy,
             cached: Cached::None,
         }
+    }
+
+    /// Has backends asked until then, whenever the first one is.
+    pub(super) fn set_deadlines(&mut self, deadlines: Deadlines) {
+        self.deadlines = Some(deadlines);
     }
 
     /// Whether the policy that decides can be shown the request's headers and make sense of its body.
@@ -274,13 +290,8 @@ impl<'a> Exchange<'a> {
 
     fn deadlines(&mut self) -> Deadlines {
         let gateway = self.gateway;
-        *self.deadlines.get_or_insert_with(|| {
-            let now = Instant::now();
-            Deadlines {
-                read: now + gateway.read_time_max,
-                trade: now + gateway.trade_time_max,
-            }
-        })
+        let deadlines = &mut self.deadlines;
+        *deadlines.get_or_insert_with(|| Deadlines::from_now(gateway))
     }
 
     /// The order that a trade places, with the client's key or the one made for this request.

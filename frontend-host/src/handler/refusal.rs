@@ -8,7 +8,7 @@ use http_body_util::Full;
 
 use domain::Protocol;
 
-use crate::config::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::config::{BATCH_ORDERS_MAX, BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 use frontend_policy::Undecided;
 use frontend_policy::limits::LISTED_MAX;
 
@@ -52,6 +52,12 @@ pub enum Refusal {
     UnreadableHeader(HeaderName),
     #[error("body has more than {BODY_BYTES_MAX} bytes")]
     BodyTooLarge,
+    #[error("a batch has at most {BATCH_ORDERS_MAX} orders: send the rest in another one")]
+    BatchTooLong,
+    #[error("a batch has no `Idempotency-Key`: give each of its orders a `key`")]
+    KeyOfBatch,
+    #[error("the field `key` must be a string that could be an `Idempotency-Key`, and there once")]
+    KeyInBatch,
     #[error("body took too long to arrive")]
     BodyTooLate,
     #[error("body is not complete")]
@@ -100,10 +106,12 @@ impl Refusal {
             | Self::OtherHost
             | Self::UnreadableHeader(_)
             | Self::LastEventId
+            | Self::KeyOfBatch
+            | Self::KeyInBatch
             | Self::BodyIncomplete => StatusCode::BAD_REQUEST,
             Self::BodyTooLate => StatusCode::REQUEST_TIMEOUT,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge | Self::BatchTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::ContentCoding | Self::ForeignPage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -209,7 +209,7 @@ impl Peer {
                         scheme: self.scheme,
                         noted,
                     };
-                    return self.gateway.answer(request).await;
+                    return self.gateway.answer_any(request, held).await;
                 }
                 Err(missing) => (self.refuse(&missing, (head, noted)), unread.after(&missing)),
             },

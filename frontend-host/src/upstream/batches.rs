@@ -68,7 +68,7 @@ pub struct Batches<B: Batched> {
 }
 
 /// One for each thread that has asked for anything. What is in them is bounded by the requests that
-/// the gateway takes at once.
+/// the gateway takes at once, and by what the orders of batches may take in bytes.
 type Streams<B> = Mutex<HashMap<ThreadId, Open<B>>>;
 
 /// A stream that takes items.

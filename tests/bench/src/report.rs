@@ -120,6 +120,7 @@ fn file_name(scenario: &Scenario) -> String {
     let kind = match scenario.kind {
         Kind::Lookups => "lookups",
         Kind::Trades => "trades",
+        Kind::Batches => "batches",
     };
     format!("{kind}-{}", scenario.connections)
 }
@@ -129,6 +130,7 @@ pub fn title(kind: Kind, connections: u32) -> String {
     let kind = match kind {
         Kind::Lookups => "Cached lookups",
         Kind::Trades => "Trades",
+        Kind::Batches => "Orders in batches",
     };
     let plural = if connections == 1 { "" } else { "s" };
     format!("{kind}, {connections} connection{plural}")

@@ -1,12 +1,13 @@
-//! What is compared: cached lookups, and trades.
+//! What is compared: cached lookups, and trades, one by one and in batches.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::collector;
-use crate::contender::bazaar::{Bazaar, Setup};
+use crate::contender::bazaar::{Batches, Bazaar, Setup};
 use crate::contender::caches::{self, Cache, Started};
 use crate::contender::etcd::{Cluster, Etcd, Protocol};
 use crate::contender::nats::Nats;
@@ -41,6 +42,10 @@ pub const LOOKUP_CONNECTIONS: u32 = 64;
 /// How many connections trade, one after the other.
 pub const TRADE_CONNECTIONS: [u32; 3] = [1, 5, 64];
 
+/// How many connections send batches, and how many orders there are in each, one size after the other.
+const BATCH_CONNECTIONS: u32 = 8;
+const BATCH_ORDERS: [u64; 3] = [64, 256, 1_024];
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -49,6 +54,8 @@ pub enum Kind {
     Lookups,
     /// Orders, each durable at all replicas.
     Trades,
+    /// The same, many in each request.
+    Batches,
 }
 
 /// A server that Bazaar is compared with, however many ways it is set up in.
@@ -161,6 +168,14 @@ impl Plan {
         match &self.rivals {
             Rivals::Peers { only, .. } => only.is_empty() || only.contains(&peer),
             Rivals::Build(_) | Rivals::Traced(_) => false,
+        }
+    }
+
+    /// Whether this is measured. Other builds may know no batches: these are measured beside one only where they are asked for.
+    fn measures(&self, kind: Kind) -> bool {
+        match self.only {
+            Some(only) => only == kind,
+            None => kind != Kind::Batches || matches!(self.rivals, Rivals::Peers { .. }),
         }
     }
 
@@ -300,11 +315,14 @@ pub fn measure(plan: &Plan) -> Result<Vec<Scenario>, Error> {
         }
         let sitting = Sitting::begin(plan, number)?;
         let mut measured = Vec::new();
-        if plan.only != Some(Kind::Trades) {
+        if plan.measures(Kind::Lookups) {
             measured.push(sitting.lookups()?);
         }
-        if plan.only != Some(Kind::Lookups) {
+        if plan.measures(Kind::Trades) {
             measured.extend(sitting.trades()?);
+        }
+        if plan.measures(Kind::Batches) {
+            measured.push(sitting.batches()?);
         }
         sitting.end();
         match number {
@@ -424,6 +442,26 @@ impl Sitting {
             })
             .collect()
     }
+
+    /// Orders one by one, and so many in each request.
+    fn batches(&self) -> Result<Scenario, Error> {
+        let plan = &self.plan;
+        let mut field = Field::default();
+        for bazaar in self.bazaars()? {
+            let bazaar = Rc::new(bazaar);
+            for orders in BATCH_ORDERS {
+                field.add(Batches::of(&bazaar, orders));
+            }
+            field.add(bazaar);
+        }
+        let load = plan.load(BATCH_CONNECTIONS);
+        Ok(Scenario {
+            kind: Kind::Batches,
+            connections: BATCH_CONNECTIONS,
+            series: alternate(&mut field.contenders, plan.rounds, &load)?,
+            absent: field.absent,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -486,6 +524,8 @@ mod tests {
             ..few
         };
         assert!(!before.wants(Peer::Envoy));
+        let measures = [&all, &before].map(|plan| plan.measures(Kind::Batches));
+        assert_eq!(measures, [true, false], "it may know none");
     }
 
     #[test]

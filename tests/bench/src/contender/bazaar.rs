@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::{Contender, Site};
 use crate::error::Error;
@@ -180,6 +181,65 @@ impl Bazaar {
             ..Requests::get(self.address(), "/orders")
         };
         requests.send(load, &self.dir)?.without_errors(&self.name)
+    }
+
+    /// The same, so many orders in each request. What is counted is orders; what is timed, requests.
+    pub fn trade_in_batches(&self, orders: u64, load: &Load) -> Result<Figures, Error> {
+        let requests = Requests {
+            script: include_str!("../../contenders/batch.lua"),
+            arguments: [orders, 0],
+            ..Requests::get(self.address(), "/orders")
+        };
+        let figures = requests.send(load, &self.dir)?.without_errors(&self.name)?;
+        Ok(Figures {
+            requests: figures.requests * orders,
+            ..figures
+        })
+    }
+}
+
+/// A bazaar whose clients send so many orders at a time.
+pub struct Batches {
+    name: String,
+    bazaar: Rc<Bazaar>,
+    orders: u64,
+}
+
+impl Batches {
+    pub fn of(bazaar: &Rc<Bazaar>, orders: u64) -> Self {
+        Self {
+            name: format!("{}, arrays of {orders}", bazaar.name),
+            bazaar: Rc::clone(bazaar),
+            orders,
+        }
+    }
+}
+
+impl Contender for Batches {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn lacks(&self) -> &'static str {
+        ""
+    }
+
+    fn measure(&mut self, load: &Load) -> Result<Figures, Error> {
+        self.bazaar.trade_in_batches(self.orders, load)
+    }
+}
+
+impl Contender for Rc<Bazaar> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn lacks(&self) -> &'static str {
+        ""
+    }
+
+    fn measure(&mut self, load: &Load) -> Result<Figures, Error> {
+        self.trade(load)
     }
 }
 
