@@ -6,8 +6,8 @@
 //! - [`curve`]: what was measured, as tables and plots.
 
 pub mod curve;
-mod ledger;
-mod load;
+pub mod ledger;
+pub mod load;
 mod sessions;
 
 use std::path::{Path, PathBuf};

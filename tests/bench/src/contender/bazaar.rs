@@ -84,6 +84,11 @@ impl Bazaar {
         &self.services
     }
 
+    /// Where its gateway's admin API is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Where logs, and data under `data`, are.
     pub fn dir(&self) -> &Path {
         &self.dir

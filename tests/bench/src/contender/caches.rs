@@ -11,7 +11,7 @@ use crate::generator::wrk::Requests;
 use crate::generator::{Figures, Load};
 use crate::http;
 use crate::origin::{BODY, Origin};
-use crate::process::{Process, command, find, free_addresses};
+use crate::process::{Process, command, family, family_bytes, find, free_addresses};
 
 /// Rust's standard library imports what `-S cli` grants. Without the rest every request has an
 /// instance of its own, in memory that is mapped for it.
@@ -40,8 +40,11 @@ pub struct Cache {
     name: String,
     lacks: &'static str,
     address: SocketAddr,
+    /// Where it speaks HTTP/2 in the clear, to clients that begin with it.
+    http2: Option<SocketAddr>,
     dir: PathBuf,
-    _processes: Vec<Process>,
+    /// None where somebody else keeps it running.
+    processes: Vec<Process>,
 }
 
 /// How a server is reached that was started, and what is known of it.
@@ -99,9 +102,37 @@ impl Cache {
             name: started.name.to_owned(),
             lacks: started.lacks,
             address: started.address,
+            http2: None,
             dir: started.dir.to_owned(),
-            _processes: processes,
+            processes,
         }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn http2(&self) -> Option<SocketAddr> {
+        self.http2
+    }
+
+    fn with_http2(self, address: SocketAddr) -> Self {
+        Self {
+            http2: Some(address),
+            ..self
+        }
+    }
+
+    /// All of its processes.
+    pub fn pids(&self) -> Vec<u32> {
+        let processes = self.processes.iter();
+        processes.flat_map(|process| family(process.pid())).collect()
+    }
+
+    /// What its processes hold in memory, as the kernel counts it now.
+    pub fn resident_bytes(&self) -> u64 {
+        let processes = self.processes.iter();
+        processes.map(|process| family_bytes(process.pid())).sum()
     }
 
     fn check(&self, body: &str) -> Result<(), Error> {
@@ -139,7 +170,7 @@ fn answers(address: SocketAddr) -> bool {
 /// nginx with `proxy_cache`: a worker for each processor.
 pub fn nginx(site: &Site, origin: &Origin) -> Result<Cache, Error> {
     let dir = site.make_dir("nginx")?;
-    let [address] = free_addresses()?;
+    let [address, http2] = free_addresses()?;
     let user = if is_root() { "user root;" } else { "" };
     let config = fill(
         include_str!("../../contenders/nginx.conf"),
@@ -147,6 +178,7 @@ pub fn nginx(site: &Site, origin: &Origin) -> Result<Cache, Error> {
             ("workers", site.workers.to_string()),
             ("dir", dir.display().to_string()),
             ("port", address.port().to_string()),
+            ("http2_port", http2.port().to_string()),
             ("origin", origin.address.to_string()),
             ("user", user.to_owned()),
         ],
@@ -162,7 +194,7 @@ pub fn nginx(site: &Site, origin: &Origin) -> Result<Cache, Error> {
         address,
         dir: &dir,
     };
-    Cache::wait_cached(started, process, origin)
+    Ok(Cache::wait_cached(started, process, origin)?.with_http2(http2))
 }
 
 /// HAProxy with its cache: a thread for each processor.
@@ -188,7 +220,8 @@ pub fn haproxy(site: &Site, origin: &Origin) -> Result<Cache, Error> {
         address,
         dir: &dir,
     };
-    Cache::wait_cached(started, process, origin)
+    // It knows by what a client begins with.
+    Ok(Cache::wait_cached(started, process, origin)?.with_http2(address))
 }
 
 /// Varnish with objects in memory, and its usual pools of threads.
@@ -212,7 +245,7 @@ pub fn varnish(site: &Site, origin: &Origin) -> Result<Cache, Error> {
         .arg("-f")
         .arg(&file)
         // Connections are kept for as long as clients want them.
-        .args(["-p", "timeout_idle=3600"]);
+        .args(["-p", "timeout_idle=3600", "-p", "feature=+http2"]);
     let process = Process::start("varnish", &dir, line)?;
     let started = Started {
         name: "varnish",
@@ -220,7 +253,7 @@ pub fn varnish(site: &Site, origin: &Origin) -> Result<Cache, Error> {
         address,
         dir: &dir,
     };
-    Cache::wait_cached(started, process, origin)
+    Ok(Cache::wait_cached(started, process, origin)?.with_http2(address))
 }
 
 /// `wasmtime serve` with a component that answers at once, in an instance that it keeps.
