@@ -172,20 +172,25 @@ pub fn nginx(site: &Site, origin: &Origin) -> Result<Cache, Error> {
     let dir = site.make_dir("nginx")?;
     let [address, http2] = free_addresses()?;
     let user = if is_root() { "user root;" } else { "" };
+    let nginx = find("nginx")?;
+    let http2 = knows_http2(&nginx).then_some(http2);
+    let listen_http2 = http2.map_or_else(String::new, |address| {
+        format!("listen {address} http2 reuseport backlog=4096;")
+    });
     let config = fill(
         include_str!("../../contenders/nginx.conf"),
         &[
             ("workers", site.workers.to_string()),
             ("dir", dir.display().to_string()),
             ("port", address.port().to_string()),
-            ("http2_port", http2.port().to_string()),
+            ("http2", listen_http2),
             ("origin", origin.address.to_string()),
             ("user", user.to_owned()),
         ],
     );
     let file = dir.join("nginx.conf");
     write(&file, &config)?;
-    let mut line = command(find("nginx")?);
+    let mut line = command(nginx);
     line.arg("-p").arg(&dir).arg("-c").arg(&file);
     let process = Process::start("nginx", &dir, line)?;
     let started = Started {
@@ -194,7 +199,16 @@ pub fn nginx(site: &Site, origin: &Origin) -> Result<Cache, Error> {
         address,
         dir: &dir,
     };
-    Ok(Cache::wait_cached(started, process, origin)?.with_http2(http2))
+    Ok(Cache {
+        http2,
+        ..Cache::wait_cached(started, process, origin)?
+    })
+}
+
+/// Whether it was built with HTTP/2.
+fn knows_http2(nginx: &Path) -> bool {
+    let told = command(nginx).arg("-V").output();
+    told.is_ok_and(|told| String::from_utf8_lossy(&told.stderr).contains("http_v2_module"))
 }
 
 /// HAProxy with its cache: a thread for each processor.
