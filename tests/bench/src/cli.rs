@@ -81,7 +81,7 @@ pub struct Common {
 pub struct Compare {
     #[command(flatten)]
     pub common: Common,
-    /// Only this: lookups or trades, which are measured where nothing is said; or mixed, memory, start, moments, variants or costs
+    /// Only this: lookups or trades, which are measured where nothing is said; or mixed, memory, start, moments, variants, https or costs
     #[arg(long, value_parser = parse_only)]
     pub only: Option<Only>,
     #[command(flatten)]

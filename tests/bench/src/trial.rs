@@ -6,6 +6,7 @@
 //! - [`start`]: how long it takes to start, and to activate a policy;
 //! - [`moments`]: the worst ones, each beside what is steady;
 //! - [`variants`]: lookups by few connections and many, over new ones, and with misses;
+//! - [`https`]: lookups by TLS;
 //! - [`costs`]: instructions and system calls of a lookup;
 //! - [`sizes`]: how large all of it is.
 
@@ -14,6 +15,7 @@ pub mod memory;
 pub mod start;
 pub mod moments;
 pub mod variants;
+pub mod https;
 pub mod costs;
 pub mod sizes;
 
@@ -46,6 +48,8 @@ pub enum Topic {
     Moments,
     /// Lookups by few connections and many, over new ones, and with misses.
     Variants,
+    /// Lookups by TLS.
+    Https,
     /// Instructions and system calls of a cached lookup.
     Costs,
 }
@@ -186,6 +190,7 @@ pub fn measure(plan: &Plan, sizes: &Sizes, topic: Topic) -> Result<Vec<Trial>, E
             Topic::Start => start::measure(bench)?,
             Topic::Moments => moments::measure(bench)?,
             Topic::Variants => variants::measure(bench)?,
+            Topic::Https => https::measure(bench)?,
             Topic::Costs => costs::measure(bench)?,
         };
         // Where that cannot be, it goes with the run's directory.

@@ -148,11 +148,7 @@ fn mix(bazaar: &Bazaar, connections: u32, lookups_percent: u8) -> Mix {
 }
 
 /// Windows with a moment in them beside windows without, by turns.
-fn compare(
-    bench: Bench<'_>,
-    question: &Question,
-    moment: &mut dyn Moment,
-) -> Result<Trial, Error> {
+fn compare(bench: Bench<'_>, question: &Question, moment: &mut dyn Moment) -> Result<Trial, Error> {
     let Question {
         what,
         mix,
