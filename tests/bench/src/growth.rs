@@ -6,8 +6,8 @@
 //! - [`curve`]: what was measured, as tables and plots.
 
 pub mod curve;
-pub mod ledger;
-pub mod load;
+mod ledger;
+mod load;
 mod sessions;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +20,8 @@ use crate::error::Error;
 use crate::generator::Load;
 
 pub use curve::Curve;
+pub use ledger::{LEADER, REPLICAS, copy, held, make_catalog, make_ledger};
+pub use load::{HOT, LOOKUP, STOCKS_BEYOND_CACHE, write_stocks};
 
 /// Connections wherever another quantity grows.
 const CONNECTIONS: u32 = 64;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::contender::bazaar::replica_dir;
 use crate::error::Error;
-use crate::growth::ledger::{LEADER, REPLICAS, copy, make_catalog, make_ledger};
+use crate::growth::{LEADER, REPLICAS, copy, make_catalog, make_ledger};
 
 /// How large it is.
 #[derive(Debug, Clone, clap::Args)]

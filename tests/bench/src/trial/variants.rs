@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::generator::Load;
 use crate::generator::h2load::Streams;
 use crate::generator::wrk::Requests;
-use crate::growth::load::{HOT, LOOKUP, STOCKS_BEYOND_CACHE, write_stocks};
+use crate::growth::{HOT, LOOKUP, STOCKS_BEYOND_CACHE, write_stocks};
 use crate::origin::{self, Origin};
 use crate::process::{self, raise_open_files};
 use crate::scenario::{BAZAAR, LOOKUP_CONNECTIONS, Peer};

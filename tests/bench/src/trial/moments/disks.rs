@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::Moment;
 use crate::contender::bazaar::{catalog_dir, replica_dir};
 use crate::error::Error;
-use crate::growth::ledger::REPLICAS;
+use crate::growth::REPLICAS;
 use crate::process;
 use crate::trial::Bench;
 

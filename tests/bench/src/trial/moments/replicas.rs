@@ -12,7 +12,7 @@ use super::Moment;
 use crate::contender::bazaar::Bazaar;
 use crate::error::Error;
 use crate::generator::mix::Mix;
-use crate::growth::ledger::{REPLICAS, held};
+use crate::growth::{REPLICAS, held};
 use crate::process::{Process, signal};
 
 /// How long is traded between two looks at who is in sync.
