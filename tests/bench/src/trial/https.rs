@@ -155,7 +155,7 @@ impl Server {
             let config = identity.fill(template, site, dir, Addresses { listen, origin });
             let file = dir.join("nginx.conf");
             fs::write(&file, config).map_err(Error::file(&file))?;
-            let mut line = command(&nginx);
+            let mut line = command(nginx);
             line.arg("-p").arg(dir).arg("-c").arg(&file);
             Process::start(NGINX, dir, line)
         })
@@ -169,7 +169,7 @@ impl Server {
             let config = identity.fill(template, site, dir, Addresses { listen, origin });
             let file = dir.join("haproxy.cfg");
             fs::write(&file, config).map_err(Error::file(&file))?;
-            let mut line = command(&haproxy);
+            let mut line = command(haproxy);
             line.arg("-db").arg("-f").arg(&file);
             Process::start(HAPROXY, dir, line)
         })
