@@ -91,7 +91,7 @@ bench-setup: ## install what `make bench` compares with, from Debian's packages,
 
 bench: bench-build ## compare with peers: ROUNDS=5 of SECONDS=3, ONLY=lookups, trades or batches, PEERS=envoy,nats; BEFORE=file, with another build; TRACED=0.01, with traces; SITTINGS=6, as often started
 	target/release/bench compare --report $(or $(REPORT),target/report) \
-	--sittings $(or $(SITTINGS),$(if $(TRACED),6,1)) --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3) $(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(BEFORE),--before $(BEFORE)) $(if $(TRACED),--traced $(TRACED)) $(if $(HISTORY),--history $(HISTORY))
+	--sittings $(or $(SITTINGS),$(if $(TRACED),6,1)) --rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3) $(if $(ONLY),--only $(ONLY)) $(if $(PEERS),--peers $(PEERS)) $(if $(BEFORE),--before $(BEFORE)) $(if $(TRACED),--traced $(TRACED)) $(if $(STOCKS),--stocks $(STOCKS)) $(if $(ORDERS),--orders $(ORDERS)) $(if $(ROWS),--rows $(ROWS)) $(if $(IDLE),--idle $(IDLE)) $(if $(GATEWAYS),--gateways $(GATEWAYS)) $(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(if $(HISTORY),--history $(HISTORY))
 
 bench-moved: ## say what moved between two runs of `make bench` beyond noise: A=@2 B=@1, or commits; HISTORY=file
 	cargo run --quiet --release -p bench -- moved $(or $(A),@2) $(or $(B),@1) $(if $(HISTORY),--history $(HISTORY))

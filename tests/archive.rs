@@ -171,7 +171,10 @@ fn a_backup_and_a_rebuilt_catalog_have_what_was_archived() {
     assert!(bazaar.catalog_dir().join("archive.damaged-1").exists());
     let note = fs::read_to_string(bazaar.catalog_dir().join("rebuilt-from.json")).unwrap();
     let ledger = bazaar.data_dir(1).display().to_string();
-    assert!(note.contains(&ledger) && note.contains("rebuilt_by"), "{note}");
+    assert!(
+        note.contains(&ledger) && note.contains("rebuilt_by"),
+        "{note}"
+    );
     // It is another journal then, with the files of the backup read for it.
     let until = dir.path().join("until");
     let until = until.to_str().unwrap();

@@ -197,9 +197,7 @@ fn each_order_of_a_batch_is_decided_about_by_the_policy() {
 
     // One that looks a price up first.
     push(&bazaar, &example("price-limits"), "");
-    let order = |side: &str, limit: &str, price: f64| {
-        json!({ "name": "nvidia", "type": side, "quantity": 1, limit: price })
-    };
+    let order = |side: &str, limit: &str, price: f64| json!({ "name": "nvidia", "type": side, "quantity": 1, limit: price });
     let orders = json!([
         order("buy", "price_max", 240.62),
         order("buy", "price_max", 240.63),

@@ -48,7 +48,8 @@ impl Store for Watched<Box<dyn Store>> {
     }
 
     async fn set_sessions_out(&mut self, lease_max: Option<Duration>) -> Result<(), StorageError> {
-        self.reporter.pass(self.inner.set_sessions_out(lease_max).await)
+        self.reporter
+            .pass(self.inner.set_sessions_out(lease_max).await)
     }
 
     fn writer_lease(&self) -> Option<WriterLease> {

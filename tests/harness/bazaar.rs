@@ -508,7 +508,9 @@ impl Bazaar {
         self.servers.insert(Server::Catalog, rebuilt);
         let catalog = self.server(Server::Catalog);
         // It opens the replicas' ledgers until then; its log is that of all its lives.
-        wait_until("the catalog to be rebuilt", || rebuilds(catalog.log()) > before);
+        wait_until("the catalog to be rebuilt", || {
+            rebuilds(catalog.log()) > before
+        });
         for id in replicas {
             self.restart(id);
         }

@@ -123,7 +123,11 @@ mod tests {
 
     #[test]
     fn it_goes_on_while_as_many_reach_it_or_nobody_asks_another_one() {
-        assert_eq!(lost_after(MINUTE, |_| (0, 0)), None, "nobody reaches either");
+        assert_eq!(
+            lost_after(MINUTE, |_| (0, 0)),
+            None,
+            "nobody reaches either"
+        );
         assert_eq!(lost_after(MINUTE, |_| (0, 4)), None);
         assert_eq!(lost_after(MINUTE, |_| (2, 2)), None, "half of them each");
         assert_eq!(lost_after(MINUTE, |_| (1, 3)), None);

@@ -164,9 +164,7 @@ impl Refusal {
             | Self::Stopping
             | Self::Swap(
                 SwapError::NoThread(_) | SwapError::HandingOver | SwapError::ProtocolUnheard { .. },
-            ) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Swap(SwapError::NotSaved(_)) => StatusCode::INSUFFICIENT_STORAGE,
         }
     }

@@ -279,7 +279,8 @@ fn put_content(entry: &mut Vec<u8>, body: &[u8]) {
         return;
     }
     if body.len() > CONTENT_BYTES_MAX {
-        let why = "it is too long for a batch: sent alone, under the same key, the order gets it again";
+        let why =
+            "it is too long for a batch: sent alone, under the same key, the order gets it again";
         return put(entry, format_args!(",\"left_out\":\"{why}\""));
     }
     let is_object = body.trim_ascii_start().starts_with(b"{");
@@ -367,11 +368,7 @@ mod tests {
             assert_eq!(split_post(body), Ok(None), "{body:.20}");
         }
         let array = Bytes::from_static(b"[1]");
-        for (method, target) in [
-            ("PUT", "/orders"),
-            ("POST", "/orders/"),
-            ("POST", "/x"),
-        ] {
+        for (method, target) in [("PUT", "/orders"), ("POST", "/orders/"), ("POST", "/x")] {
             assert_eq!(split(&head(method, target, &[]), &array), Ok(None));
         }
         let not_text = Bytes::from_static(b"[\"\xff\"]");

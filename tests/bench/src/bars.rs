@@ -36,14 +36,14 @@ impl Bar {
 }
 
 /// How a ratio must compare.
-#[derive(Debug, Clone, Copy)]
-enum Bound {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bound {
     AtLeast(f64),
     AtMost(f64),
 }
 
 impl Bound {
-    fn holds(self, ratio: f64) -> bool {
+    pub fn holds(self, ratio: f64) -> bool {
         match self {
             Self::AtLeast(bound) => ratio >= bound,
             Self::AtMost(bound) => ratio <= bound,

@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::application::Application;
+use crate::generator::mix::Mix;
 use crate::generator::publish::Publishes;
 use crate::generator::put::Puts;
 use crate::growth::Subject;
+use crate::responder::Responder;
 use crate::scenario::{Kind, Peer};
+use crate::trial::{Sizes, Topic};
 
 /// Where runs are added to, and looked up.
 const HISTORY: &str = "target/report/history.jsonl";
@@ -40,6 +44,15 @@ pub enum Command {
     /// Publish orders to NATS, and print figures; `compare` runs it
     #[command(hide = true)]
     Publish(Publishes),
+    /// Look up and trade in one stream, and print figures; `compare` runs it
+    #[command(hide = true)]
+    Mix(Mix),
+    /// Serve stocks and orders out of PostgreSQL; `compare` runs it
+    #[command(hide = true)]
+    Application(Application),
+    /// Answer every request alike; `compare` runs it
+    #[command(hide = true)]
+    Responder(Responder),
 }
 
 /// What all measurements have in common.
@@ -68,9 +81,11 @@ pub struct Common {
 pub struct Compare {
     #[command(flatten)]
     pub common: Common,
-    /// Only this
-    #[arg(long)]
-    pub only: Option<Kind>,
+    /// Only this: lookups or trades, which are measured where nothing is said; or mixed, memory, start, moments, variants, https or costs
+    #[arg(long, value_parser = parse_only)]
+    pub only: Option<Only>,
+    #[command(flatten)]
+    pub sizes: Sizes,
     /// Only beside these peers, rather than all [default: all]
     #[arg(long, value_name = "PEER", value_delimiter = ',', conflicts_with_all = ["before", "traced"])]
     pub peers: Vec<Peer>,
@@ -99,6 +114,44 @@ pub struct Compare {
     /// In the place of all others, the same build tracing this share of the requests, to see what that costs
     #[arg(long, value_name = "P", conflicts_with = "before")]
     pub traced: Option<f64>,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// How fast requests of one kind are.
+    Kind(Kind),
+    /// Other quantities.
+    Topic(Topic),
+}
+
+impl Only {
+    pub fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Kind(kind) => Some(kind),
+            Self::Topic(_) => None,
+        }
+    }
+
+    pub fn topic(self) -> Option<Topic> {
+        match self {
+            Self::Kind(_) => None,
+            Self::Topic(topic) => Some(topic),
+        }
+    }
+}
+
+fn parse_only(name: &str) -> Result<Only, String> {
+    let kind = Kind::from_str(name, false).map(Only::Kind);
+    let found = kind.or_else(|_| Topic::from_str(name, false).map(Only::Topic));
+    found.map_err(|_| {
+        let kinds = Kind::value_variants().iter();
+        let topics = Topic::value_variants().iter();
+        let kinds = kinds.filter_map(ValueEnum::to_possible_value);
+        let all = kinds.chain(topics.filter_map(ValueEnum::to_possible_value));
+        let names: Vec<String> = all.map(|value| value.get_name().to_owned()).collect();
+        format!("there are {}", names.join(", "))
+    })
 }
 
 /// Flags of `bench moved`.
@@ -155,6 +208,11 @@ mod tests {
         assert!(Cli::try_parse_from(["bench", "compare", "--rounds=0"]).is_err());
         assert!(Cli::try_parse_from(["bench", "compare", "--sittings=0"]).is_err());
         assert!(Cli::try_parse_from(["bench", "compare", "--only=lookups"]).is_ok());
+        let topic = ["bench", "compare", "--only=moments", "--rows=1000,5000"];
+        assert!(Cli::try_parse_from(topic).is_ok());
+        let unknown = Cli::try_parse_from(["bench", "compare", "--only=luck"]).unwrap_err();
+        assert!(unknown.to_string().contains("lookups, trades"), "{unknown}");
+        assert!(unknown.to_string().contains("mixed, memory"), "{unknown}");
         assert!(Cli::try_parse_from(["bench", "compare", "--before=bazaar"]).is_ok());
         assert!(Cli::try_parse_from(["bench", "compare", "--traced=0.01"]).is_ok());
         assert!(Cli::try_parse_from(["bench", "compare", "--peers=envoy,nats"]).is_ok());

@@ -7,7 +7,8 @@
 //! - [`workerd`]: a worker in JavaScript;
 //! - [`etcd`]: three nodes;
 //! - [`nats`]: three servers with a JetStream stream;
-//! - [`postgres`]: a primary and two synchronous standbys.
+//! - [`postgres`]: a primary and two synchronous standbys;
+//! - [`application`]: nginx and an application in front of that.
 
 pub mod bazaar;
 pub mod caches;
@@ -16,6 +17,7 @@ pub mod workerd;
 pub mod etcd;
 pub mod nats;
 pub mod postgres;
+pub mod application;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -87,6 +87,9 @@ pub enum Error {
         /// What there is, a line each.
         known: String,
     },
+    /// What was asked for does not go together.
+    #[error("{0}")]
+    Usage(&'static str),
     #[error(transparent)]
     Chart(#[from] ChartError),
 }
@@ -95,7 +98,7 @@ impl Error {
     /// What this program ends with: 2 where it was asked for what there is not, as it does for flags that there are not.
     pub fn status(&self) -> u8 {
         match self {
-            Self::NoHistory { .. } | Self::NoRun { .. } => 2,
+            Self::NoHistory { .. } | Self::NoRun { .. } | Self::Usage(_) => 2,
             _ => 1,
         }
     }

@@ -1,17 +1,21 @@
 //! Who sends the requests, and what was measured.
 //!
 //! - [`wrk`]: HTTP/1.1, by wrk;
+//! - [`h2load`]: HTTP/2, by nghttp2's generator;
 //! - [`put`]: etcd's own gRPC, which wrk does not speak;
 //! - [`publish`]: NATS' own protocol, the same;
-//! - [`clients`]: how these two drive a server, and [`tally`]: what they measured;
+//! - [`mix`]: lookups and trades in one stream, of each their p99.9;
+//! - [`clients`]: how the two before it drive a server, and [`tally`]: what these three measured;
 //! - pgbench is started by [`crate::contender::postgres`], since it speaks to nothing else.
 //!
 //! All are closed loops: a connection sends its next request when the answer is there.
 
 pub mod wrk;
+pub mod h2load;
 pub mod put;
 pub mod publish;
 pub mod clients;
+pub mod mix;
 pub mod tally;
 
 use std::ffi::OsStr;

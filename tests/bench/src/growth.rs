@@ -22,6 +22,8 @@ use crate::error::Error;
 use crate::generator::Load;
 
 pub use curve::Curve;
+pub use ledger::{LEADER, REPLICAS, copy, held, make_catalog, make_ledger};
+pub use load::{HOT, LOOKUP, STOCKS_BEYOND_CACHE, write_stocks};
 
 /// Connections wherever another quantity grows.
 const CONNECTIONS: u32 = 64;

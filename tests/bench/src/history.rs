@@ -12,6 +12,7 @@ use crate::machine::Machine;
 use crate::process::{self, command};
 use crate::report::Report;
 use crate::scenario::Scenario;
+use crate::trial::Trial;
 
 /// How lines are written. A line of another number is skipped, and named.
 const SCHEMA: u32 = 1;
@@ -47,6 +48,9 @@ pub struct Run {
     pub seconds: u64,
     /// Each contender's figures of each round.
     pub scenarios: Vec<Scenario>,
+    /// What else was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trials: Vec<Trial>,
 }
 
 impl Run {
@@ -64,6 +68,7 @@ impl Run {
             rounds: report.rounds,
             seconds: report.seconds,
             scenarios: report.scenarios.clone(),
+            trials: report.trials.clone(),
         }
     }
 

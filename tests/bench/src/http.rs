@@ -14,15 +14,22 @@ pub struct Answer {
 }
 
 /// Sends a request on a connection of its own.
-pub fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+pub fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: impl AsRef<[u8]>,
+) -> io::Result<Answer> {
+    let body = body.as_ref();
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     )?;
+    stream.write_all(body)?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     parse(&String::from_utf8_lossy(&bytes))

@@ -2,10 +2,11 @@
 //!
 //! - [`cli`]: the command line;
 //! - [`scenario`]: what is compared, and who takes part;
+//! - [`trial`]: what else is: lookups and trades in one stream, memory, starts, and the worst moments;
 //! - [`rounds`]: contenders take turns;
 //! - [`contender`]: how each of them is started and driven;
 //! - [`generator`]: who sends the requests;
-//! - [`origin`], [`collector`], [`http`], [`process`]: what contenders need;
+//! - [`origin`], [`application`], [`responder`], [`collector`], [`http`], [`messages`], [`process`]: what contenders need;
 //! - [`growth`]: how figures change as one quantity grows;
 //! - [`statistics`], [`bars`]: medians, ratios, and what Bazaar is to reach;
 //! - [`report`], [`machine`]: what was measured, and where;
@@ -15,13 +16,17 @@
 
 mod cli;
 mod scenario;
+mod trial;
 mod rounds;
 mod contender;
 mod generator;
 mod growth;
 mod origin;
+mod application;
+mod responder;
 mod collector;
 mod http;
+mod messages;
 mod process;
 mod statistics;
 mod bars;
@@ -37,12 +42,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde::Serialize;
 use tempfile::TempDir;
 
-use crate::cli::{Cli, Command, Common, Compare, Grow};
+use crate::cli::{Cli, Command, Common, Compare, Grow, Only};
 use crate::contender::Site;
 use crate::error::Error;
-use crate::generator::Figures;
 use crate::growth::Subject;
 use crate::history::{History, Run, Tree};
 use crate::machine::Machine;
@@ -71,17 +76,26 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Moved(args) => moved(&args),
         Command::Put(puts) => print(&puts.send()?),
         Command::Publish(publishes) => print(&publishes.send()?),
+        Command::Mix(mix) => print(&mix.send()?),
+        Command::Application(application) => application.serve(),
+        Command::Responder(responder) => responder.serve(),
     }
 }
 
 /// What a generator of ours prints, for the process that started it.
-fn print(figures: &Figures) -> Result<(), Error> {
+fn print(figures: &impl Serialize) -> Result<(), Error> {
     let figures = serde_json::to_string(figures).expect("figures are JSON");
     println!("{figures}");
     Ok(())
 }
 
 fn compare(args: Compare) -> Result<(), Error> {
+    let topic = args.only.and_then(Only::topic);
+    if topic.is_some() && (args.before.is_some() || args.traced.is_some()) {
+        return Err(Error::Usage(
+            "with --before or --traced lookups and trades alone are compared: leave --only out, or name one of these",
+        ));
+    }
     let tree = Tree::here(); // as it is now: it may be worked in until this ends
     let (site, _dir) = site(&args.common)?;
     let plan = Plan {
@@ -94,7 +108,7 @@ fn compare(args: Compare) -> Result<(), Error> {
                 only: args.peers,
             },
         },
-        only: args.only,
+        only: args.only.and_then(Only::kind),
         sittings: args.sittings as usize,
         rounds: args.rounds as usize,
         seconds: args.seconds,
@@ -102,8 +116,12 @@ fn compare(args: Compare) -> Result<(), Error> {
         site,
     };
     let machine = Machine::this(&plan.site.dir);
-    let scenarios = scenario::measure(&plan)?;
-    let report = Report::new(machine, plan.sittings, plan.rounds, plan.seconds, scenarios);
+    let (scenarios, trials) = match topic {
+        Some(topic) => (Vec::new(), trial::measure(&plan, &args.sizes, topic)?),
+        None => (scenario::measure(&plan)?, Vec::new()),
+    };
+    let report = Report::new(machine, plan.sittings, plan.rounds, plan.seconds, scenarios)
+        .with_trials(trials);
     print!("{}", report.to_markdown());
     if let Some(dir) = &args.common.report {
         report.write(dir)?;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::error::Error;
 
@@ -210,6 +210,56 @@ pub fn resident_bytes(pid: u32) -> u64 {
     parse_resident(&status).unwrap_or(0)
 }
 
+/// The same of a process and all that descend from it: servers have workers.
+pub fn family_bytes(pid: u32) -> u64 {
+    family(pid).into_iter().map(resident_bytes).sum()
+}
+
+/// A process and all that descend from it now.
+pub fn family(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parents: Vec<(u32, u32)> = entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let status = fs::read_to_string(entry.path().join("status")).ok()?;
+            Some((pid, parse_parent(&status)?))
+        })
+        .collect();
+    let mut family = vec![pid];
+    // Whoever has joined brings its children in a later turn.
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        let children = parents.iter().filter(|(_, of)| *of == parent);
+        family.extend(children.map(|(pid, _)| *pid));
+        next += 1;
+    }
+    family
+}
+
+/// Sends a signal to a process; that it has ended is no failure.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Lets this process, and what it starts from here on, have as many files and connections open as the system allows.
+pub fn raise_open_files() {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: before.maximum,
+        ..before
+    };
+    // Where that is refused, whatever wants more says so.
+    let _ = setrlimit(Resource::Nofile, raised);
+}
+
+fn parse_parent(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
+}
+
 fn parse_resident(status: &str) -> Option<u64> {
     let line = status
         .lines()
@@ -235,6 +285,19 @@ mod tests {
         assert_eq!(parse_resident(status), Some(2 << 20));
         assert_eq!(parse_resident("Name:\tzombie\n"), None);
         assert!(resident_bytes(std::process::id()) > 0);
+    }
+
+    #[test]
+    fn a_family_is_a_process_and_all_that_descend_from_it() {
+        assert_eq!(parse_parent("Name:\tx\nPPid:\t17\n"), Some(17));
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = command("sh");
+        command.args(["-c", "sleep 5 & echo ready; wait"]);
+        let mut process = Process::start("server", dir.path(), command).unwrap();
+        process.wait_until(|it| it.log().contains("ready")).unwrap();
+        let alone = resident_bytes(process.pid());
+        assert!(alone > 0 && family_bytes(process.pid()) > alone);
+        assert_eq!(family_bytes(u32::MAX), 0);
     }
 
     #[test]

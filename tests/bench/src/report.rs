@@ -13,6 +13,7 @@ use crate::machine::Machine;
 use crate::rounds::Round;
 use crate::scenario::{BAZAAR, Kind, Scenario};
 use crate::statistics::{Interval, Spread};
+use crate::trial::Trial;
 
 /// The file that everything else can be made from.
 pub const FILE: &str = "bench.json";
@@ -29,6 +30,9 @@ pub struct Report {
     /// How long a turn lasted.
     pub seconds: u64,
     pub scenarios: Vec<Scenario>,
+    /// What else was measured.
+    #[serde(default)]
+    pub trials: Vec<Trial>,
     /// What they had to reach.
     pub bars: Vec<Bar>,
 }
@@ -53,8 +57,17 @@ impl Report {
             rounds,
             seconds,
             bars: bars(&scenarios, rounds),
+            trials: Vec::new(),
             scenarios,
         }
+    }
+
+    /// Adds what else was measured, and judges it.
+    pub fn with_trials(mut self, trials: Vec<Trial>) -> Self {
+        let bars = trials.iter().flat_map(|trial| trial.bars(self.rounds));
+        self.bars.extend(bars);
+        self.trials.extend(trials);
+        self
     }
 
     /// Reads one that was written.
@@ -102,6 +115,7 @@ impl Report {
         for scenario in &self.scenarios {
             text += &table(scenario, self.rounds);
         }
+        text.extend(self.trials.iter().map(Trial::to_markdown));
         if self.bars.is_empty() {
             return text;
         }

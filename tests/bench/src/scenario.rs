@@ -164,7 +164,7 @@ pub struct Plan {
 
 impl Plan {
     /// Whether a peer takes part, where it is installed.
-    fn wants(&self, peer: Peer) -> bool {
+    pub fn wants(&self, peer: Peer) -> bool {
         match &self.rivals {
             Rivals::Peers { only, .. } => only.is_empty() || only.contains(&peer),
             Rivals::Build(_) | Rivals::Traced(_) => false,

@@ -102,7 +102,10 @@ fn a_stock_that_is_read_much_more_than_traded_is_lent() {
         // All reads but the first after each trade are answered by leases, but for the time that it takes to see that.
         let by_leases = run.reads - run.lookups;
         let share = by_leases as f64 / (2_000 * sessions * (reads - 1)) as f64;
-        assert!(share > 0.9, "{sessions} sessions, {reads} reads: {share:.2}");
+        assert!(
+            share > 0.9,
+            "{sessions} sessions, {reads} reads: {share:.2}"
+        );
     }
 }
 

@@ -85,6 +85,11 @@ impl Bazaar {
         &self.services
     }
 
+    /// Where its gateway's admin API is.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Where logs, and data under `data`, are.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -262,7 +267,11 @@ fn is_ready(admin: SocketAddr) -> bool {
 fn service(line: &str) -> Option<(String, Service)> {
     let mut words = line.split_whitespace();
     let name = words.next()?.to_owned();
-    let address = words.next()?.strip_prefix("http://")?.parse().ok()?;
+    let url = words.next()?;
+    let address = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
+    let address = address?.parse().ok()?;
     let pid = words.next()?.parse().ok()?;
     Some((name, Service { address, pid }))
 }
@@ -276,6 +285,8 @@ mod tests {
         let (name, found) = service("order-3  http://127.0.0.1:56891  7041  data/order-3").unwrap();
         assert_eq!((name.as_str(), found.pid), ("order-3", 7041));
         assert_eq!(found.address.port(), 56891);
+        let (_, found) = service("gateway  https://127.0.0.1:8080  7042  -").unwrap();
+        assert_eq!((found.address.port(), found.pid), (8080, 7042));
         for line in [
             "",
             "admin  http://127.0.0.1:8081  -  -",

@@ -12,7 +12,7 @@ use crate::generator::wrk::Requests;
 use crate::generator::{Figures, Load};
 use crate::http;
 use crate::origin::{BODY, Origin};
-use crate::process::{Process, command, find, free_addresses};
+use crate::process::{Process, command, family, family_bytes, find, free_addresses};
 
 /// Rust's standard library imports what `-S cli` grants. Without the rest every request has an
 /// instance of its own, in memory that is mapped for it.
@@ -41,8 +41,11 @@ pub struct Cache {
     name: String,
     lacks: &'static str,
     address: SocketAddr,
+    /// Where it speaks HTTP/2 in the clear, to clients that begin with it.
+    http2: Option<SocketAddr>,
     dir: PathBuf,
-    _processes: Vec<Process>,
+    /// None where somebody else keeps it running.
+    processes: Vec<Process>,
 }
 
 /// How a server is reached that was started, and what is known of it.
@@ -100,9 +103,39 @@ impl Cache {
             name: started.name.to_owned(),
             lacks: started.lacks,
             address: started.address,
+            http2: None,
             dir: started.dir.to_owned(),
-            _processes: processes,
+            processes,
         }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn http2(&self) -> Option<SocketAddr> {
+        self.http2
+    }
+
+    fn with_http2(self, address: SocketAddr) -> Self {
+        Self {
+            http2: Some(address),
+            ..self
+        }
+    }
+
+    /// All of its processes.
+    pub fn pids(&self) -> Vec<u32> {
+        let processes = self.processes.iter();
+        processes
+            .flat_map(|process| family(process.pid()))
+            .collect()
+    }
+
+    /// What its processes hold in memory, as the kernel counts it now.
+    pub fn resident_bytes(&self) -> u64 {
+        let processes = self.processes.iter();
+        processes.map(|process| family_bytes(process.pid())).sum()
     }
 
     fn check(&self, body: &str) -> Result<(), Error> {
@@ -158,23 +191,36 @@ fn start(
 /// nginx with `proxy_cache`: a worker for each processor.
 pub fn nginx(site: &Site, origin: &Origin) -> Result<Cache, Error> {
     let dir = site.make_dir("nginx")?;
-    let [address] = free_addresses()?;
+    let [address, http2] = free_addresses()?;
     let user = if is_root() { "user root;" } else { "" };
+    let nginx = find("nginx")?;
+    let http2 = knows_http2(&nginx).then_some(http2);
+    let listen_http2 = http2.map_or_else(String::new, |address| {
+        format!("listen {address} http2 reuseport backlog=4096;")
+    });
     let config = fill(
         include_str!("../../contenders/nginx.conf"),
         &[
             ("workers", site.workers.to_string()),
             ("dir", dir.display().to_string()),
             ("port", address.port().to_string()),
+            ("http2", listen_http2),
             ("origin", origin.address.to_string()),
             ("user", user.to_owned()),
         ],
     );
     let file = dir.join("nginx.conf");
     write(&file, &config)?;
-    let mut line = command(find("nginx")?);
+    let mut line = command(nginx);
     line.arg("-p").arg(&dir).arg("-c").arg(&file);
-    start("nginx", address, &dir, line, origin)
+    let started = start("nginx", address, &dir, line, origin)?;
+    Ok(Cache { http2, ..started })
+}
+
+/// Whether it was built with HTTP/2.
+fn knows_http2(nginx: &Path) -> bool {
+    let told = command(nginx).arg("-V").output();
+    told.is_ok_and(|told| String::from_utf8_lossy(&told.stderr).contains("http_v2_module"))
 }
 
 /// HAProxy with its cache: a thread for each processor.
@@ -193,7 +239,8 @@ pub fn haproxy(site: &Site, origin: &Origin) -> Result<Cache, Error> {
     write(&file, &config)?;
     let mut line = command(find("haproxy")?);
     line.arg("-db").arg("-f").arg(&file);
-    start("haproxy", address, &dir, line, origin)
+    // It knows by what a client begins with.
+    Ok(start("haproxy", address, &dir, line, origin)?.with_http2(address))
 }
 
 /// Varnish with objects in memory, and its usual pools of threads.
@@ -217,8 +264,8 @@ pub fn varnish(site: &Site, origin: &Origin) -> Result<Cache, Error> {
         .arg("-f")
         .arg(&file)
         // Connections are kept for as long as clients want them.
-        .args(["-p", "timeout_idle=3600"]);
-    start("varnish", address, &dir, line, origin)
+        .args(["-p", "timeout_idle=3600", "-p", "feature=+http2"]);
+    Ok(start("varnish", address, &dir, line, origin)?.with_http2(address))
 }
 
 /// `wasmtime serve` with a component that answers at once, in an instance that it keeps.

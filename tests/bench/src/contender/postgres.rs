@@ -85,10 +85,17 @@ impl Postgres {
     /// Makes a database beside the one that is measured; returns its URL.
     pub fn another_database(&self, name: &str) -> Result<String, Error> {
         self.sql(&format!("CREATE DATABASE {name}"))?;
+        Ok(self.url_of(name))
+    }
+
+    /// The URL of the database that is measured.
+    pub fn url(&self) -> String {
+        self.url_of("postgres")
+    }
+
+    fn url_of(&self, database: &str) -> String {
         let port = self.address.port();
-        Ok(format!(
-            "postgres://{USER}@127.0.0.1:{port}/{name}?sslmode=disable"
-        ))
+        format!("postgres://{USER}@127.0.0.1:{port}/{database}?sslmode=disable")
     }
 
     /// Runs SQL on the primary.

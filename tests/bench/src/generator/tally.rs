@@ -43,6 +43,24 @@ impl Tally {
         self.refused += other.refused;
     }
 
+    /// How many were answered with success.
+    pub fn answered(&self) -> u64 {
+        self.latencies.len()
+    }
+
+    /// How many were answered with something else.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// What this share of the requests took at most, in microseconds; 0 where there were none.
+    pub fn quantile_us(&self, share: f64) -> f64 {
+        match self.latencies.is_empty() {
+            true => 0.0,
+            false => self.latencies.value_at_quantile(share) as f64,
+        }
+    }
+
     /// What all of it comes to, in so long.
     pub fn figures(&self, duration: Duration) -> Figures {
         Figures {

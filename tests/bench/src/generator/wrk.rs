@@ -1,4 +1,4 @@
-//! HTTP/1.1 requests by wrk, from one thread.
+//! HTTP/1.1 requests by wrk, from one thread, in the clear or by TLS.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,6 +20,8 @@ pub struct Requests<'a> {
     pub script: &'a str,
     /// What the script is told.
     pub arguments: [u64; 2],
+    /// Whether it is asked by TLS. What the server shows is believed.
+    pub is_secure: bool,
 }
 
 impl<'a> Requests<'a> {
@@ -30,6 +32,7 @@ impl<'a> Requests<'a> {
             path,
             script: "",
             arguments: [0; 2],
+            is_secure: false,
         }
     }
 
@@ -37,6 +40,7 @@ impl<'a> Requests<'a> {
     pub fn send(&self, load: &Load, dir: &Path) -> Result<Figures, Error> {
         let script = dir.join("wrk.lua");
         fs::write(&script, format!("{}\n{FIGURES}", self.script)).map_err(Error::file(&script))?;
+        let scheme = if self.is_secure { "https" } else { "http" };
         let mut command = load.command(process::find("wrk")?);
         command
             .args(["--threads", "1", "--timeout", "20s"])
@@ -44,7 +48,7 @@ impl<'a> Requests<'a> {
             .args(["--duration", &format!("{}s", load.seconds)])
             .arg("--script")
             .arg(&script)
-            .arg(format!("http://{}{}", self.address, self.path))
+            .arg(format!("{scheme}://{}{}", self.address, self.path))
             .arg("--")
             .args(self.arguments.map(|argument| argument.to_string()));
         Figures::parse("wrk", &process::run(command)?)

@@ -18,14 +18,14 @@ use domain::{
 use order::inspect::Ledger;
 use order::store::{SqliteStore, Store as _};
 use order_core::durable::Save;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{CONNECTIONS, Curve, Plan};
 use crate::contender::bazaar::{Bazaar, catalog_dir, replica_dir};
 use crate::error::Error;
 use crate::generator::wrk::Requests;
-use crate::process::{Process, resident_bytes};
+use crate::process::{Process, resident_bytes, signal};
 use crate::statistics::Spread;
 
 /// Connections that trade while a replica catches up.
@@ -41,10 +41,10 @@ const CHUNK_ROWS: usize = 4096;
 const FIRST_KEY_MS: u64 = 1_767_225_600_000;
 
 /// Who led when the ledger was made.
-const LEADER: u32 = 3;
+pub const LEADER: u32 = 3;
 
 /// Replicas that have it.
-const REPLICAS: [u32; 3] = [1, 2, LEADER];
+pub const REPLICAS: [u32; 3] = [1, 2, LEADER];
 
 /// How much slower trades may be while a replica catches up.
 const P99_RATIO_MAX: f64 = 1.5;
@@ -68,13 +68,14 @@ pub fn measure(plan: &Plan) -> Result<Curve, Error> {
 fn step(plan: &Plan, orders: u64, curve: &mut Curve) -> Result<(), Error> {
     let name = format!("growth-{orders}-orders");
     let dir = plan.site.make_dir(&name)?;
-    let made = make_ledger(&replica_dir(&dir, LEADER), orders)?;
+    let built_in = catalog::stocks::built_in();
+    let made = make_ledger(&replica_dir(&dir, LEADER), orders, built_in)?;
     let disk_pace = orders as f64 / made.as_secs_f64();
     curve.add("rows written by one store", "rows per second", disk_pace);
     for replica in REPLICAS.into_iter().filter(|replica| *replica != LEADER) {
         copy(&replica_dir(&dir, LEADER), &replica_dir(&dir, replica))?;
     }
-    make_catalog(&dir)?;
+    make_catalog(&dir, None)?;
 
     let start = Instant::now();
     let bazaar = plan.start(&name, None)?;
@@ -128,7 +129,7 @@ fn median(figures: Vec<f64>) -> f64 {
 
 /// Writes a replica's ledger in the store that replicas have. Keys rise with time, an order each
 /// millisecond, as those that gateways make: the index over them costs what it costs in service.
-fn make_ledger(dir: &Path, orders: u64) -> Result<Duration, Error> {
+pub fn make_ledger(dir: &Path, orders: u64, listed: Vec<Listing>) -> Result<Duration, Error> {
     let failed = |error: &dyn ToString| Error::Ledger(error.to_string());
     fs::create_dir_all(dir).map_err(Error::file(dir))?;
     let start = Instant::now();
@@ -143,7 +144,7 @@ fn make_ledger(dir: &Path, orders: u64) -> Result<Duration, Error> {
             ..Save::default()
         })
         .map_err(|error| failed(&error))?;
-    let mut rows = Rows::new();
+    let mut rows = Rows::of(listed);
     let mut left = orders;
     while left > 0 {
         let count = left.min(CHUNK_ROWS as u64);
@@ -167,10 +168,10 @@ struct Rows {
 }
 
 impl Rows {
-    fn new() -> Self {
+    fn of(listed: Vec<Listing>) -> Self {
         Self {
             random: fastrand::Rng::with_seed(1),
-            listed: catalog::stocks::built_in(),
+            listed,
             next: RowNumber(0),
             chain: ChainHash::EMPTY,
         }
@@ -206,14 +207,14 @@ impl Iterator for Rows {
     }
 }
 
-/// The catalog of the ledger, as it would be made after a loss.
-fn make_catalog(dir: &Path) -> Result<(), Error> {
+/// The catalog of the ledger, as it would be made after a loss; of the stocks in a file, where there is one.
+pub fn make_catalog(dir: &Path, stocks: Option<&Path>) -> Result<(), Error> {
     let failed = |error: &dyn ToString| Error::Ledger(error.to_string());
     let ledger = Ledger::open(&replica_dir(dir, LEADER)).map_err(|error| failed(&error))?;
     let config = catalog::Config {
         data_dir: catalog_dir(dir),
         new: false,
-        stocks: None,
+        stocks: stocks.map(Path::to_owned),
         lease: LEASE_DEFAULT,
         accept_loss_of: BTreeSet::new(),
         is_rebuilt: false,
@@ -236,7 +237,7 @@ fn make_catalog(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     fs::create_dir_all(to).map_err(Error::file(to))?;
     for entry in fs::read_dir(from).map_err(Error::file(from))? {
         let entry = entry.map_err(Error::file(from))?;
@@ -263,7 +264,10 @@ fn rejoin(plan: &Plan, bazaar: &Bazaar, orders: u64) -> Result<Rejoin, Error> {
         .into_iter()
         .find(|id| Some(u64::from(*id)) != leader);
     let victim = victim.expect("there is more than one replica");
-    kill(bazaar.services()[&format!("order-{victim}")].pid);
+    signal(
+        bazaar.services()[&format!("order-{victim}")].pid,
+        Signal::KILL,
+    );
     let lost = bazaar.replica_dir(victim);
     // Whoever trades finds out that it is gone before anything is measured.
     bazaar.trade(&plan.load(TRADERS))?;
@@ -312,21 +316,13 @@ fn wait_for(bazaar: &Bazaar, id: u32, orders: u64, replica: &Process) -> Result<
 }
 
 /// How many orders a replica holds, by the gateway's `/status`.
-fn held(status: &Value, id: u32) -> u64 {
+pub fn held(status: &Value, id: u32) -> u64 {
     let replicas = status["replicas"].as_array().into_iter().flatten();
     let mut of_id = replicas.filter(|replica| replica["id"] == id);
     let replica = of_id.next().filter(|replica| replica["healthy"] == true);
     replica
         .and_then(|replica| replica["orders"].as_u64())
         .unwrap_or(0)
-}
-
-fn kill(pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // Its end is what is wanted, however it comes.
-        let _ = kill_process(pid, Signal::KILL);
-    }
 }
 
 #[cfg(test)]
@@ -337,10 +333,11 @@ mod tests {
     fn a_ledger_that_was_made_is_one_that_a_catalog_is_made_of() {
         let dir = tempfile::tempdir().unwrap();
         let orders = CHUNK_ROWS as u64 + 3;
-        make_ledger(&replica_dir(dir.path(), LEADER), orders).unwrap();
+        let built_in = catalog::stocks::built_in();
+        make_ledger(&replica_dir(dir.path(), LEADER), orders, built_in).unwrap();
         let ledger = Ledger::open(&replica_dir(dir.path(), LEADER)).unwrap();
         assert_eq!(ledger.end().unwrap().rows, RowNumber(orders));
-        make_catalog(dir.path()).unwrap();
+        make_catalog(dir.path(), None).unwrap();
         copy(
             &replica_dir(dir.path(), LEADER),
             &replica_dir(dir.path(), 1),

@@ -15,7 +15,7 @@ use crate::generator::wrk::Requests;
 use crate::generator::{Figures, Load};
 
 /// Looks up stocks of a catalog that [`write_stocks`] has written.
-const LOOKUP: &str = include_str!("../../contenders/lookup.lua");
+pub const LOOKUP: &str = include_str!("../../contenders/lookup.lua");
 
 /// Those that scripts look up often, and trade.
 pub const HOT: [&str; 8] = [
@@ -23,7 +23,7 @@ pub const HOT: [&str; 8] = [
 ];
 
 /// More than a gateway caches (10,000 by the default policy): so the others are never hits.
-const STOCKS_BEYOND_CACHE: u64 = 100_000;
+pub const STOCKS_BEYOND_CACHE: u64 = 100_000;
 
 /// Hits in a thousand lookups.
 const HITS_PERMILLE: [u64; 7] = [0, 250, 500, 750, 900, 990, 1000];
@@ -172,7 +172,7 @@ fn look_up(bazaar: &Bazaar, load: &Load, permille: u64, stocks: u64) -> Result<F
 }
 
 /// The hot stocks, and as many others as it takes.
-fn write_stocks(dir: &Path, stocks: u64) -> Result<PathBuf, Error> {
+pub fn write_stocks(dir: &Path, stocks: u64) -> Result<PathBuf, Error> {
     let mut csv = "name,price,quantity\n".to_owned();
     let others = (1..=stocks - HOT.len() as u64).map(|number| format!("stock-{number}"));
     for name in HOT.map(str::to_owned).into_iter().chain(others) {
