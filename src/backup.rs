@@ -144,7 +144,7 @@ async fn take(args: &cli::Take) -> Result<String, BackupError> {
     // The database keeps nothing for the copy from here on: it may take as long as it takes.
     run_when_idle();
     // What would not be restored is no backup.
-    let copied = backup::check(&copy).map_err(unreadable(&catalog))?;
+    let copied = backup::check_gently(&copy).map_err(unreadable(&catalog))?;
     let mut files = vec![(
         format!("{CATALOG}/{DATABASE_FILE}"),
         copy.join(DATABASE_FILE),

@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::examples::push;
-use crate::harness::{Bazaar, Http2, Options, Response, example, request, wait_until};
+use crate::harness::{Bazaar, Http2, Response, example, request, wait_until};
 
 /// Most orders of a batch.
 const ORDERS_MAX: usize = 1024;

@@ -205,7 +205,18 @@ fn has_journal_id(source: &Connection) -> Result<bool, StorageError> {
 /// # Errors
 /// Where any of it is not so.
 pub fn check(dir: &Path) -> Result<Copied, StorageError> {
-    let mut store = SqliteStore::open(dir)?;
+    check_opened(dir, SqliteStore::open(dir)?)
+}
+
+/// The same beside those who trade, for whom it [makes way](storage::gentle).
+///
+/// # Errors
+/// As [`check`].
+pub fn check_gently(dir: &Path) -> Result<Copied, StorageError> {
+    check_opened(dir, SqliteStore::open_gently(dir)?)
+}
+
+fn check_opened(dir: &Path, mut store: SqliteStore) -> Result<Copied, StorageError> {
     let loaded = store.load()?;
     if let Some(unchecked) = store.unchecked() {
         unchecked.check(|| true)?;

@@ -10,13 +10,13 @@ use super::{GATEWAY, PATIENCE, start_in_vain, start_in_vain_by};
 use crate::harness::{Bazaar, Order, Process, Server, wait_until};
 
 /// A supervisor that notes what it is told.
-struct Supervisor {
-    socket: UnixDatagram,
+pub(super) struct Supervisor {
+    pub(super) socket: UnixDatagram,
     path: PathBuf,
 }
 
 impl Supervisor {
-    fn new(dir: &Path) -> Self {
+    pub(super) fn new(dir: &Path) -> Self {
         let path = dir.join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -24,7 +24,7 @@ impl Supervisor {
     }
 
     /// Starts a service that tells it, and that it wants to hear of often.
-    fn start(&self, bazaar: &Bazaar, server: Server, flags: &[&str]) -> Process {
+    pub(super) fn start(&self, bazaar: &Bazaar, server: Server, flags: &[&str]) -> Process {
         let line = format!(
             "NOTIFY_SOCKET='{}' WATCHDOG_USEC=400000 exec \"$0\" \"$@\"",
             self.path.display()
@@ -50,7 +50,7 @@ impl Supervisor {
     }
 
     /// Waits for a message, before which only these come.
-    fn wait_for(&self, message: &str, before: &[&str]) {
+    pub(super) fn wait_for(&self, message: &str, before: &[&str]) {
         loop {
             let next = self.next();
             if next == message {
@@ -62,8 +62,8 @@ impl Supervisor {
     }
 }
 
-const READY: &str = "READY=1\n";
-const ALIVE: &str = "WATCHDOG=1\n";
+pub(super) const READY: &str = "READY=1\n";
+pub(super) const ALIVE: &str = "WATCHDOG=1\n";
 const STOPPING: &str = "STOPPING=1\n";
 
 #[test]

@@ -1,5 +1,6 @@
 //! A service is not said to be alive while it is of no use.
 
+use super::supervisor::{ALIVE, READY, Supervisor};
 use super::*;
 
 /// How long a service that the [supervisor](Supervisor::start) wants to hear of is silent at most while it is alive.

@@ -58,7 +58,7 @@ pub async fn copy(url: &StoreUrl, dir: &Path, make_way: fn()) -> Result<(), Serv
     let dir = dir.to_owned();
     let filling = spawn_blocking(move || {
         make_way();
-        let mut store = SqliteStore::open(&dir)?;
+        let mut store = SqliteStore::open_gently(&dir)?;
         store.forgo_syncs()?;
         fill(&mut store, &listings, Duration::ZERO, from)?;
         Ok::<_, RebuildError>(store)

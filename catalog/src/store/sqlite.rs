@@ -107,6 +107,14 @@ impl SqliteStore {
         Self::open_in(DataDir::take(data_dir)?)
     }
 
+    /// The same, where reading and writing [make way for others](storage::gentle).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_gently(data_dir: &Path) -> Result<Self, StorageError> {
+        Self::open_in(DataDir::take_gently(data_dir)?)
+    }
+
     /// Opens the database of a data directory, making it where it is missing.
     pub fn open_in(data_dir: DataDir) -> Result<Self, StorageError> {
         let connection = data_dir.open(KIND)?;

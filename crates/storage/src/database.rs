@@ -123,6 +123,18 @@ impl DataDir {
         })
     }
 
+    /// The same, where each statement [makes way for others](crate::gentle): for one that nobody waits for.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn take_gently(path: &Path) -> Result<Self, StorageError> {
+        let Self { location, lock } = Self::take(path)?;
+        Ok(Self {
+            location: location.gently(),
+            lock,
+        })
+    }
+
     /// A directory on a disk of a simulator's, which has no other process.
     pub fn simulated(path: &Path, vfs: &'static Vfs) -> Self {
         Self {

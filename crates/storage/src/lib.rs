@@ -1,6 +1,7 @@
 //! What the catalog's and the replicas' SQLite databases have in common.
 //!
 //! - [`location`]: where files are, on the machine's disks or a simulator's;
+//! - [`gentle`]: how statements make way for others;
 //! - [`log`]: how long a write-ahead log may become;
 //! - [`files`]: whether a database's files are still those that were opened;
 //! - `row_table`: the table of rows, and [`stock_change`]: how changes of stocks are kept in it;
@@ -20,6 +21,7 @@
 )]
 
 pub mod location;
+pub mod gentle;
 pub mod log;
 pub mod files;
 mod row_table;

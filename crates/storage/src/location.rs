@@ -12,6 +12,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use crate::error::StorageError;
+use crate::gentle;
 
 /// Longest wait for a lock that another connection holds.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +26,8 @@ pub struct Location {
     dir: PathBuf,
     /// The file system, where it is not the machine's.
     vfs: Option<&'static Vfs>,
+    /// Whether whoever opens it makes way for others.
+    is_gentle: bool,
 }
 
 /// A simulator's file system.
@@ -47,6 +50,16 @@ impl Location {
         Self {
             dir: dir.to_owned(),
             vfs: None,
+            is_gentle: false,
+        }
+    }
+
+    /// The same, where each statement [makes way for others](crate::gentle).
+    #[must_use]
+    pub fn gently(self) -> Self {
+        Self {
+            is_gentle: true,
+            ..self
         }
     }
 
@@ -55,6 +68,7 @@ impl Location {
         Self {
             dir: dir.to_owned(),
             vfs: Some(vfs),
+            is_gentle: false,
         }
     }
 
@@ -154,7 +168,7 @@ impl Location {
         path: &Path,
         flags: OpenFlags,
     ) -> Result<Connection, StorageError> {
-        let connection = match self.vfs {
+        let mut connection = match self.vfs {
             None => {
                 check_rights(path, flags)?;
                 Connection::open_with_flags(path, flags)?
@@ -162,6 +176,9 @@ impl Location {
             Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs.name)?,
         };
         connection.busy_timeout(BUSY_TIMEOUT)?;
+        if self.is_gentle {
+            gentle::make_way(&mut connection)?;
+        }
         Ok(connection)
     }
 }

@@ -5,7 +5,7 @@
 //! - [`put`]: etcd's own gRPC, which wrk does not speak;
 //! - [`publish`]: NATS' own protocol, the same;
 //! - [`mix`]: lookups and trades in one stream, of each their p99.9;
-//! - [`clients`]: how the two before it drive a server, and [`tally`]: what these three measured;
+//! - [`clients`]: how `put` and `publish` drive a server, and [`tally`]: what these three measured;
 //! - pgbench is started by [`crate::contender::postgres`], since it speaks to nothing else.
 //!
 //! All are closed loops: a connection sends its next request when the answer is there.

@@ -8,7 +8,7 @@ use frontend_policy::{
     DEFAULT_POLICY, Digest, Engine, Probation, SwapError, Trust, Upload, VersionLog, Versions,
 };
 
-use super::way_back::{configured, said};
+use super::configurations::{configured, said};
 use super::{PROBATION, active, decide, guest, operator, started, versions, wait_until};
 
 /// A gateway at which versions pass their probation in a moment.
