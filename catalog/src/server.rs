@@ -210,7 +210,7 @@ where
 /// Ready once more callers have turned to a catalog that stands by, for long enough; with what that said.
 async fn turned_away(shared: &Shared, callers: &Callers) -> SaidCallers {
     let mut standbys = shared.standby_callers();
-    let mut reach = Reach::default();
+    let mut reach = Reach::new(BootTime::now());
     loop {
         if standbys.changed().await.is_err() {
             return pending().await; // nobody reads it any more

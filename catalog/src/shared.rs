@@ -61,7 +61,8 @@ struct Holders {
     told: Vec<SessionId>,
     /// Of those to whom something is charged.
     standings: HashMap<Client, Standing>,
-    /// The same by who they have proven to be, over all networks.
+    /// The same by who they have proven to be, over all networks: honest gateways may share a name, so waits for several of them
+    /// at once are one wait.
     of_principals: HashMap<Principal, Standing>,
 }
 
@@ -142,6 +143,10 @@ impl Holders {
             return;
         };
         let name = principal.to_string();
+        let waited = match self.of_principals.get(&principal) {
+            Some(standing) => standing.uncharged(waited, now),
+            None => waited,
+        };
         let first = Standing::new(self.lease_max * PRINCIPAL_LEASES);
         let of_principal = charge(&mut self.of_principals, principal, first, (waited, now));
         // Where it comes from one network alone, that was said before.

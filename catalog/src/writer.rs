@@ -408,6 +408,9 @@ impl Run {
             }
             let group = self.committer.begin(group).await;
             self.commit(group).await?;
+            if self.lease.is_some() {
+                self.committer.look_at_standbys().await; // no beat is due where there is always something to commit
+            }
         }
     }
 
@@ -510,8 +513,7 @@ fn until_wanted(lease: &WriterLease) -> Duration {
     wake.since(BootTime::now())
 }
 
-/// Does what is due for a lease: a beat, and beside it a look at who asks others. Whoever commits all the time does without:
-/// callers reach it.
+/// Does what is due for a lease: a beat, and beside it a look at who asks others.
 async fn keep(lease: &mut WriterLease, committer: &mut Committer) -> Result<(), StorageError> {
     let Some(WriterStep::Beat(_)) = lease.next(BootTime::now()) else {
         return Ok(());

@@ -13,13 +13,15 @@ fn a_supervisor_hears_nothing_of_a_service_while_its_disk_stands_still() {
         monitored: true,
         ..Options::default()
     });
-    let supervisor = Supervisor::new(bazaar.dir());
     let follower = bazaar.follower();
     let ledger = bazaar.data_dir(follower).join("orders.db");
     for (server, database) in [
         (Server::Catalog, bazaar.catalog_dir().join("catalog.db")),
         (Server::Order(follower), ledger),
     ] {
+        // One each: the first goes on to tell its own that it is alive.
+        let dir = tempfile::tempdir().unwrap();
+        let supervisor = Supervisor::new(dir.path());
         assert!(bazaar.server(server).terminate().success());
         let process = supervisor.start(&bazaar, server, &[]);
         drop(bazaar.put_server(server, process));

@@ -28,6 +28,10 @@ const COUNT_GOOD_FOR: Duration = Duration::from_secs(3);
 /// to find out who is active, and than they are busy elsewhere.
 pub const TURNED_AWAY_MAX: Duration = Duration::from_secs(5);
 
+/// How long it is active at least before: so whoever has stolen a key, and asks a standby from many addresses, makes catalogs
+/// hand over to each other now and then, and not all the time.
+pub const ACTIVE_MIN: Duration = Duration::from_secs(20);
+
 /// What standbys said last, all together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SaidCallers {
@@ -38,8 +42,9 @@ pub struct SaidCallers {
 }
 
 /// An active catalog's view of who reaches whom.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
+    active_since: BootTime,
     /// [`SaidCallers::said`] as it was read last: before, it may be of long ago.
     said: Option<u64>,
     turned: Option<Turned>,
@@ -54,6 +59,15 @@ struct Turned {
 }
 
 impl Reach {
+    /// Of one that is active since then.
+    pub fn new(active_since: BootTime) -> Self {
+        Self {
+            active_since,
+            said: None,
+            turned: None,
+        }
+    }
+
     /// What standbys say was read at `now`, when so many callers reached this one. Returns whether it is to hand over.
     pub fn is_lost(&mut self, said: SaidCallers, own: u64, now: BootTime) -> bool {
         let before = self.said.replace(said.said);
@@ -71,6 +85,7 @@ impl Reach {
         };
         let since = self.turned.filter(|_| is_news).map(|turned| turned.since);
         since.is_some_and(|since| now.since(since) >= TURNED_AWAY_MAX)
+            && now.since(self.active_since) >= ACTIVE_MIN
     }
 }
 
@@ -83,8 +98,16 @@ mod tests {
     /// Reads what is said each step, from then on, for so long; `counts` says how many callers ask the standby and reach the
     /// active one. Returns when it is lost.
     fn lost_after(length: Duration, counts: impl Fn(Duration) -> (u64, u64)) -> Option<Duration> {
-        let start = BootTime::from_millis(7_000);
-        let mut reach = Reach::default();
+        let begun = BootTime::from_millis(7_000);
+        lost_by(Reach::new(begun), begun + ACTIVE_MIN, length, counts)
+    }
+
+    fn lost_by(
+        mut reach: Reach,
+        start: BootTime,
+        length: Duration,
+        counts: impl Fn(Duration) -> (u64, u64),
+    ) -> Option<Duration> {
         let mut said = SaidCallers {
             said: 40,
             callers: 9,
@@ -134,8 +157,19 @@ mod tests {
     }
 
     #[test]
+    fn who_has_just_become_active_stays_so_for_a_while() {
+        let begun = BootTime::from_millis(7_000);
+        let lost = lost_by(Reach::new(begun), begun, MINUTE, |_| (6, 5));
+        let lost = lost.expect("it is lost then");
+        assert!(
+            lost >= ACTIVE_MIN && lost <= ACTIVE_MIN + 2 * SAY_INTERVAL,
+            "{lost:?}"
+        );
+    }
+
+    #[test]
     fn what_was_said_before_it_looked_does_not_count() {
-        let mut reach = Reach::default();
+        let mut reach = Reach::new(BootTime::default());
         let said = SaidCallers {
             said: 40,
             callers: 9,
@@ -176,7 +210,7 @@ mod tests {
             callers: 0,
         };
         let mut said_at = now;
-        let mut reach = Reach::default();
+        let mut reach = Reach::new(now);
         let end = now + MINUTE * 2;
         while now < end {
             let standby = 1 - active;
@@ -195,7 +229,7 @@ mod tests {
             let own = u64::from(reached[active].count_ones());
             if reach.is_lost(said, own, now) {
                 (active, hand_overs) = (standby, hand_overs + 1);
-                reach = Reach::default();
+                reach = Reach::new(now);
             }
             now = now + STEP;
         }

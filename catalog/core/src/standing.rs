@@ -28,6 +28,8 @@ pub struct Standing {
     lease_max: Duration,
     /// When all that was charged has come back.
     settled_at: BootTime,
+    /// When it was charged last.
+    charged_at: BootTime,
 }
 
 impl Standing {
@@ -36,7 +38,13 @@ impl Standing {
         Self {
             lease_max,
             settled_at: BootTime::default(),
+            charged_at: BootTime::default(),
         }
+    }
+
+    /// How long of a wait up to now there was no wait that was charged before.
+    pub fn uncharged(&self, waited: Duration, now: BootTime) -> Duration {
+        waited.min(now.since(self.charged_at))
     }
 
     /// Trades waited for it so long beyond its grace, up to now.
@@ -48,6 +56,7 @@ impl Standing {
         // One lease more than there is to spend: who goes on does not shut itself out for ever.
         let owed = owed.min(self.lease_max * (LEASES_MAX + 1) * RECOVERY);
         self.settled_at = now + owed;
+        self.charged_at = now;
     }
 
     /// Whether it may be lent stocks.
@@ -144,6 +153,28 @@ mod tests {
             now = now + LEASE / GRACE_DIVISOR;
             assert_eq!(owing.end(Round(round), now), Duration::ZERO);
         }
+    }
+
+    /// As where a rack of gateways that share a name is lost: trades waited for all of them at once.
+    #[test]
+    fn waits_at_once_are_one_wait_where_that_is_asked_for() {
+        let mut standing = Standing::new(LEASE);
+        let wait = LEASE * 9 / 10;
+        let all_told: Duration = (0..100)
+            .map(|ended| {
+                let now = at(0) + Duration::from_millis(ended);
+                let waited = standing.uncharged(wait, now);
+                standing.charge(waited, now);
+                waited
+            })
+            .sum();
+        assert_eq!(all_told, wait + Duration::from_millis(99));
+        assert!(standing.may_hold(at(0)));
+        assert_eq!(
+            standing.uncharged(wait, at(60)),
+            wait,
+            "one after the other"
+        );
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::healing::{MissingReply, Told};
 use crate::error::RequestError;
 use crate::shared::{Answer, Shared, TradeReply};
 use crate::store::{Loaded, Store};
+use catalog_core::reach::SAY_INTERVAL;
 use catalog_core::{Batch, CatalogState, Leadership, PriorOutcome, Staged, Term, TradeResult};
 use domain::ChangeNumber;
 
@@ -221,6 +222,8 @@ pub struct Committer {
     epoch_tainted: bool,
     failures: Failures,
     shared: Arc<Shared>,
+    /// When it was read last who asks catalogs that stand by.
+    looked_at: BootTime,
 }
 
 impl Committer {
@@ -239,6 +242,7 @@ impl Committer {
             epoch_tainted: true,
             failures: Failures::default(),
             shared,
+            looked_at: BootTime::default(),
         }
     }
 
@@ -423,8 +427,13 @@ impl Committer {
         self.store.beat().await
     }
 
-    /// Has it known how many callers ask catalogs that stand by.
+    /// Has it known how many callers ask catalogs that stand by, where that was not just read.
     pub async fn look_at_standbys(&mut self) {
+        let now = BootTime::now();
+        if now.since(self.looked_at) < SAY_INTERVAL / 2 {
+            return;
+        }
+        self.looked_at = now;
         match self.store.standby_callers().await {
             Ok(Some(said)) => self.shared.set_standby_callers(said),
             Ok(None) => {}

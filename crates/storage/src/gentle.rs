@@ -25,10 +25,12 @@ const REST_MAX: Duration = Duration::from_millis(20);
 /// Has all statements of a connection make way for others. Those of one that writes keep their transaction meanwhile: it is for
 /// databases that nobody else uses.
 pub(crate) fn make_way(connection: &mut Connection) -> rusqlite::Result<()> {
-    let mut began = None;
+    let mut began: Option<Duration> = None;
     let look = move || {
         let now = processor_time();
-        let worked = now.saturating_sub(*began.get_or_insert(now));
+        let since = began.filter(|began| *began <= now).unwrap_or(now); // later, where it was another thread's
+        began = Some(since);
+        let worked = now.saturating_sub(since);
         if let Some(rest) = rest_after(worked) {
             std::thread::sleep(rest);
             began = Some(now);

@@ -8,6 +8,8 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -24,13 +26,14 @@ use rpc::budget::Share;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::task::yield_now;
+use tokio::time;
 
 use super::admission::Admitted;
-use super::exchange::{Deadlines, Exchange};
+use super::exchange::Exchange;
 use super::refusal::{JSON, NO_STORE, Refusal};
 use super::{Gateway, Noted, Request};
 use crate::access_log::Decided;
-use crate::config::BATCH_ORDERS_MAX;
+use crate::config::{BATCH_ORDERS_MAX, HEAD_BYTES_MAX};
 
 /// Where orders are placed.
 const PATH: &str = "/orders";
@@ -46,13 +49,16 @@ const UNDER_WAY_BYTES_MAX: usize = 1 << 20;
 const ORDER_BYTES: usize = 4 << 10;
 
 /// What each of its headers takes besides name and value, which it shares with those of the others.
-const HEADER_BYTES: usize = 128;
+const HEADER_BYTES: usize = 220;
 
 /// How long the orders of a batch may keep a thread from other requests at a time.
 const TURN_TIME_MAX: Duration = Duration::from_millis(1);
 
 /// Most bytes of what one order is answered with: policies answer with some 50.
 const CONTENT_BYTES_MAX: usize = 4 << 10;
+
+/// And what all are, together: of those that come later, what they were answered with is left out.
+const CONTENTS_BYTES_MAX: usize = 512 << 10;
 
 /// Room for what stands around that.
 const ENTRY_BYTES: usize = 64;
@@ -104,7 +110,13 @@ pub(super) async fn answer(
     let head = &*admitted.head;
     let order_bytes = ORDER_BYTES + HEADER_BYTES * head.headers.len();
     let under_way_max = (UNDER_WAY_BYTES_MAX / order_bytes).clamp(1, orders.len());
-    if held.grow(under_way_max * order_bytes).is_err() {
+    // What they are answered with is there twice, once it is put together.
+    let answer_bytes =
+        2 * (ENTRY_BYTES * orders.len() + CONTENTS_BYTES_MAX.min(CONTENT_BYTES_MAX * orders.len()));
+    if held
+        .grow(under_way_max * order_bytes + answer_bytes)
+        .is_err()
+    {
         return gateway.refuse(&Refusal::BodiesCrowded, (head, noted), client);
     }
     let batch = Batch {
@@ -113,7 +125,7 @@ pub(super) async fn answer(
         client,
         scheme,
         noted,
-        deadlines: Deadlines::from_now(gateway),
+        until: time::Instant::now() + gateway.trade_time_max,
     };
     let entries = batch.answer_all(orders, under_way_max).await;
     let mut response = reply(&entries);
@@ -137,23 +149,39 @@ struct Batch<'a> {
     client: IpAddr,
     scheme: Scheme,
     noted: &'a Noted,
-    deadlines: Deadlines,
+    /// When there is no time left for any of them.
+    until: time::Instant,
 }
 
 impl Batch<'_> {
     /// Answers all, so many at a time: what each is answered with, in their order.
     async fn answer_all(&self, orders: Vec<Bytes>, under_way_max: usize) -> Vec<Vec<u8>> {
+        let turn = Turn::begin();
+        let mut answering = pin!(self.answer_in_turns(orders, under_way_max, &turn));
+        poll_fn(|cx| {
+            turn.begin_anew();
+            answering.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    async fn answer_in_turns(
+        &self,
+        orders: Vec<Bytes>,
+        under_way_max: usize,
+        turn: &Turn,
+    ) -> Vec<Vec<u8>> {
         let mut entries = vec![Vec::new(); orders.len()];
         let mut orders = orders.into_iter().enumerate();
         let mut under_way = FuturesUnordered::new();
-        let mut turn = Turn::begin();
+        let mut contents_left = CONTENTS_BYTES_MAX;
         loop {
             turn.pass().await;
             let has_room = under_way.len() < under_way_max;
             let next = if has_room { orders.next() } else { None };
             let answered = match next {
                 Some((place, order)) => {
-                    under_way.push(self.answer_one(place, order));
+                    under_way.push(turn.share(self.answer_one(place, order)));
                     // As far as it goes without waiting: to its trade, mostly, which is on its way then.
                     poll_fn(|cx| {
                         Poll::Ready(match under_way.poll_next_unpin(cx) {
@@ -168,22 +196,27 @@ impl Batch<'_> {
                     None => return entries,
                 },
             };
-            if let Some((place, entry)) = answered {
-                entries[place] = entry;
+            if let Some((place, response)) = answered {
+                entries[place] = entry(response, &mut contents_left);
             }
         }
     }
 
     /// Answers the order at a place.
-    async fn answer_one(&self, place: usize, order: Bytes) -> (usize, Vec<u8>) {
-        let response = match key(&order) {
+    async fn answer_one(&self, place: usize, order: Bytes) -> (usize, Response<Full<Bytes>>) {
+        let has_time = time::Instant::now() < self.until;
+        let key = match has_time {
+            true => key(&order),
+            false => Err(Refusal::BatchTooLate),
+        };
+        let response = match key {
             Ok(key) => self.answer_alone(key, order).await,
             Err(refusal) => {
                 let request = (self.head, self.noted);
                 self.gateway.refuse(&refusal, request, self.client)
             }
         };
-        (place, entry(response))
+        (place, response)
     }
 
     /// Answers an order as if it had come alone.
@@ -201,7 +234,7 @@ impl Batch<'_> {
             noted: self.noted,
         };
         let mut exchange = Exchange::begin(self.gateway, request);
-        exchange.set_deadlines(self.deadlines);
+        exchange.set_trade_until(self.until);
         let response = exchange.answer().await;
         exchange.count(response.status(), began.elapsed());
         response
@@ -210,22 +243,50 @@ impl Batch<'_> {
 
 /// The time for which a batch has its thread.
 struct Turn {
-    began: Instant,
+    first: Instant,
+    /// In nanoseconds after the first one began. One thread at a time has it, but not always the same.
+    began: AtomicU64,
 }
 
 impl Turn {
     fn begin() -> Self {
         Self {
-            began: Instant::now(),
+            first: Instant::now(),
+            began: AtomicU64::new(0),
         }
     }
 
+    /// It has its thread again.
+    fn begin_anew(&self) {
+        self.began.store(self.since_first(), Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        let began = self.began.load(Ordering::Relaxed);
+        Duration::from_nanos(self.since_first().saturating_sub(began)) >= TURN_TIME_MAX
+    }
+
+    fn since_first(&self) -> u64 {
+        self.first.elapsed().as_nanos() as u64
+    }
+
     /// Leaves the thread to others where it has been long enough.
-    async fn pass(&mut self) {
-        if self.began.elapsed() >= TURN_TIME_MAX {
+    async fn pass(&self) {
+        if self.is_over() {
             yield_now().await;
-            *self = Self::begin();
         }
+    }
+
+    /// One of several that have the turn together: it goes on in the next one where this one is over.
+    fn share<T>(&self, one: impl Future<Output = T>) -> impl Future<Output = T> {
+        let mut one = Box::pin(one);
+        poll_fn(move |cx| match self.is_over() {
+            true => {
+                cx.waker().wake_by_ref(); // after two of these, none is asked any more
+                Poll::Pending
+            }
+            false => one.as_mut().poll(cx),
+        })
     }
 }
 
@@ -241,6 +302,11 @@ fn key(order: &[u8]) -> Result<Option<HeaderValue>, Refusal> {
         return Ok(None);
     }
     let keyed: Keyed = serde_json::from_slice(order).map_err(|_| Refusal::KeyInBatch)?;
+    // A header has none around it, so that alone it would be another key.
+    let is_one = |key: &String| key.len() <= HEAD_BYTES_MAX && key.trim_matches([' ', '\t']) == key;
+    if !keyed.key.as_ref().is_none_or(is_one) {
+        return Err(Refusal::KeyInBatch);
+    }
     let key = keyed.key.map(HeaderValue::try_from).transpose();
     key.map_err(|_| Refusal::KeyInBatch)
 }
@@ -256,14 +322,26 @@ struct Members<'a> {
 }
 
 /// What is said of one order: the status that it would have had alone, what it would have been answered with,
-/// and after how many seconds to try again.
-fn entry(response: Response<Full<Bytes>>) -> Vec<u8> {
+/// and after how many seconds to try again. What it was answered with has to fit into what is left of the room for all of it.
+fn entry(response: Response<Full<Bytes>>, contents_left: &mut usize) -> Vec<u8> {
     let (head, body) = response.into_parts();
     let body = body.into_inner().unwrap_or_default();
     let mut entry = Vec::with_capacity(ENTRY_BYTES + body.len().min(CONTENT_BYTES_MAX));
     let status = head.status.as_u16();
     put(&mut entry, format_args!("{{\"status\":{status}"));
-    put_content(&mut entry, &body);
+    let before = entry.len();
+    if body.len() <= CONTENT_BYTES_MAX {
+        put_content(&mut entry, &body);
+    }
+    let content = entry.len() - before;
+    if body.len() > CONTENT_BYTES_MAX || content > CONTENT_BYTES_MAX.min(*contents_left) {
+        entry.truncate(before);
+        let why =
+            "it is too long for a batch: sent alone, under the same key, the order gets it again";
+        put(&mut entry, format_args!(",\"left_out\":\"{why}\""));
+    } else {
+        *contents_left -= content;
+    }
     let seconds = head.headers.get(RETRY_AFTER);
     let seconds = seconds.and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
     if let Some(seconds) = seconds {
@@ -277,11 +355,6 @@ fn entry(response: Response<Full<Bytes>>) -> Vec<u8> {
 fn put_content(entry: &mut Vec<u8>, body: &[u8]) {
     if body.is_empty() {
         return;
-    }
-    if body.len() > CONTENT_BYTES_MAX {
-        let why =
-            "it is too long for a batch: sent alone, under the same key, the order gets it again";
-        return put(entry, format_args!(",\"left_out\":\"{why}\""));
     }
     let is_object = body.trim_ascii_start().starts_with(b"{");
     let members: Option<Members<'_>> = serde_json::from_slice(body).ok();
@@ -389,6 +462,7 @@ mod tests {
             (r#"{"key":7}"#, Err(Refusal::KeyInBatch)),
             (r#"{"key":"k","key":"k"}"#, Err(Refusal::KeyInBatch)),
             (r#"{"key":"\n"}"#, Err(Refusal::KeyInBatch)),
+            (r#"{"key":"k "}"#, Err(Refusal::KeyInBatch)),
         ] {
             let expected = expected.map(|key| key.map(HeaderValue::from_static));
             assert_eq!(key(order.as_bytes()), expected, "{order}");
@@ -431,12 +505,36 @@ mod tests {
                 let after = HeaderValue::from_static(after);
                 response.headers_mut().insert(RETRY_AFTER, after);
             }
-            assert_eq!(String::from_utf8(entry(response)).unwrap(), expected);
+            let mut left = CONTENTS_BYTES_MAX;
+            assert_eq!(
+                String::from_utf8(entry(response, &mut left)).unwrap(),
+                expected
+            );
         }
-        let long = Bytes::from(vec![b'x'; CONTENT_BYTES_MAX + 1]);
-        let entry = entry(Response::new(Full::new(long)));
-        let entry: serde_json::Value = serde_json::from_slice(&entry).unwrap();
-        assert!(entry["left_out"].as_str().unwrap().contains("sent alone"));
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_batch_is_left_out() {
+        let answered = |body: Vec<u8>, left: &mut usize| {
+            let entry = entry(Response::new(Full::new(body.into())), left);
+            let entry: serde_json::Value = serde_json::from_slice(&entry).unwrap();
+            assert_eq!(entry["status"], 200);
+            let left_out = entry["left_out"].as_str();
+            left_out.is_none_or(|why| !why.contains("sent alone"))
+        };
+        let mut left = CONTENTS_BYTES_MAX;
+        assert!(!answered(vec![b'x'; CONTENT_BYTES_MAX + 1], &mut left));
+        assert!(
+            !answered(vec![1; CONTENT_BYTES_MAX - 20], &mut left),
+            "six bytes each as JSON"
+        );
+        assert_eq!(left, CONTENTS_BYTES_MAX);
+        let long = || vec![b'x'; CONTENT_BYTES_MAX - 20];
+        let fit = (0..1024).filter(|_| answered(long(), &mut left)).count();
+        assert_eq!(
+            fit,
+            CONTENTS_BYTES_MAX / (CONTENT_BYTES_MAX - 20 + r#","body":"""#.len())
+        );
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(super) struct Exchange<'a> {
     decider: Decider<'a>,
     /// Until when backends are asked; set when the first one is.
     deadlines: Option<Deadlines>,
+    /// When there is no time left for a trade, whenever the first backend is asked; of an order of a batch.
+    trade_until: Option<Instant>,
     /// Made once, for every attempt to trade.
     key: Option<IdempotencyKey>,
     /// Held until the list that was read is rendered.
@@ -60,18 +62,29 @@ impl Drop for Exchange<'_> {
 
 /// They are the request's, not a step's.
 #[derive(Clone, Copy)]
-pub(super) struct Deadlines {
+struct Deadlines {
     read: Instant,
     trade: Instant,
 }
 
 impl Deadlines {
     /// Of a request that asks the first backend now.
-    pub(super) fn from_now(gateway: &Gateway) -> Self {
+    fn from_now(gateway: &Gateway) -> Self {
         let now = Instant::now();
         Self {
             read: now + gateway.read_time_max,
             trade: now + gateway.trade_time_max,
+        }
+    }
+
+    /// The same, and no later than that.
+    fn until(self, until: Option<Instant>) -> Self {
+        match until {
+            None => self,
+            Some(until) => Self {
+                read: self.read.min(until),
+                trade: self.trade.min(until),
+            },
         }
     }
 }
@@ -113,6 +126,7 @@ impl<'a> Exchange<'a> {
             operation_of: decider.version().id,
             decider,
             deadlines: None,
+            trade_until: None,
             key: None,
             list: None,
             route: Route::Policy,
@@ -120,9 +134,9 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Has backends asked until then, whenever the first one is.
-    pub(super) fn set_deadlines(&mut self, deadlines: Deadlines) {
-        self.deadlines = Some(deadlines);
+    /// Has no backend asked after that, whenever the first one is.
+    pub(super) fn set_trade_until(&mut self, until: Instant) {
+        self.trade_until = Some(until);
     }
 
     /// Whether the policy that decides can be shown the request's headers and make sense of its body.
@@ -289,9 +303,9 @@ impl<'a> Exchange<'a> {
     }
 
     fn deadlines(&mut self) -> Deadlines {
-        let gateway = self.gateway;
+        let (gateway, until) = (self.gateway, self.trade_until);
         let deadlines = &mut self.deadlines;
-        *deadlines.get_or_insert_with(|| Deadlines::from_now(gateway))
+        *deadlines.get_or_insert_with(|| Deadlines::from_now(gateway).until(until))
     }
 
     /// The order that a trade places, with the client's key or the one made for this request.

@@ -58,6 +58,8 @@ pub enum Refusal {
     KeyOfBatch,
     #[error("the field `key` must be a string that could be an `Idempotency-Key`, and there once")]
     KeyInBatch,
+    #[error("the orders before it took all the time that a batch has: it is not placed; try again")]
+    BatchTooLate,
     #[error("body took too long to arrive")]
     BodyTooLate,
     #[error("body is not complete")]
@@ -122,6 +124,7 @@ impl Refusal {
             | Self::AnswersCrowded
             | Self::StreamsCrowded
             | Self::NoOrderPages
+            | Self::BatchTooLate
             | Self::BrokenOff => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -138,6 +141,7 @@ impl Refusal {
             | Self::RequestsCrowded
             | Self::AnswersCrowded
             | Self::StreamsCrowded
+            | Self::BatchTooLate
             | Self::BrokenOff => (RETRY_AFTER, "1"),
             // Somebody has to type something.
             Self::NoOrderPages => (RETRY_AFTER, "60"),

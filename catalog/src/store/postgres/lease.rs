@@ -104,8 +104,11 @@ impl Standby<'_> {
                 Some(WriterStep::Look) => {
                     let looked = match self.look(&mut watching, &mut newest, &mut lease).await {
                         Ok(found) => {
-                            let said = self.say(watching.as_ref(), &mut said_at).await;
-                            said.map(|()| found)
+                            if let Err(error) = self.say(watching.as_ref(), &mut said_at).await {
+                                tracing::debug!(%error, "cannot say who asks this standby");
+                                watching = None; // what is under way on it is not waited for
+                            }
+                            Ok(found)
                         }
                         Err(error) => Err(error),
                     };
