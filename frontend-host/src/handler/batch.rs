@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_batch_is_the_policys_matter() {
+    fn what_is_no_batch_is_for_the_policy_to_answer() {
         let brackets = "[".repeat(60_000);
         for body in [
             "",
